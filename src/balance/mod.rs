@@ -1,0 +1,66 @@
+//! Picking an endpoint: the trait, the closed list of algorithms, one file per algorithm.
+//!
+//! A balancer is built once from an unchanging list of available endpoints and never edited: when
+//! health or membership changes, the upstream builds another. So a pick takes no lock.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+
+use http::HeaderName;
+
+use crate::base::rng::Rng;
+use crate::endpoint::State;
+
+/// `balance = …` as validated.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Spec {
+    RoundRobin,
+    Random,
+    LeastConnections,
+    Maglev { hash: HashKey },
+}
+
+/// What of a request or connection is hashed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum HashKey {
+    SourceIp,
+    /// The path without the query.
+    Path,
+    /// Path and query.
+    Uri,
+    Host,
+    Header(HeaderName),
+    Cookie(String),
+    Query(String),
+}
+
+/// One available endpoint.
+#[derive(Debug, Clone)]
+pub struct Candidate {
+    pub endpoint: Arc<State>,
+    /// 1 to 256.
+    pub weight: u16,
+}
+
+/// What a pick may look at.
+pub struct PickContext<'a> {
+    /// The hash of the request's key; `None` when it has none (then a hashing balancer picks at random).
+    pub key: Option<u64>,
+    pub rng: &'a mut Rng,
+    /// Ids (`State::id`) of endpoints already tried for this request: avoided while another is left.
+    pub tried: &'a [u32],
+}
+
+/// An algorithm at work over a fixed list of candidates.
+pub trait Balancer: Send + Sync + std::fmt::Debug {
+    /// The position of the chosen candidate. `None` only when every candidate was tried.
+    fn pick(&self, cx: &mut PickContext<'_>) -> Option<usize>;
+}
+
+/// What must continue when a balancer is rebuilt: the position of the rotation.
+pub type Cursor = Arc<AtomicUsize>;
+
+/// The balancer for `candidates` (not empty).
+pub fn build(_spec: &Spec, _candidates: &[Candidate], _cursor: Cursor) -> Box<dyn Balancer> {
+    unimplemented!("being written")
+}

@@ -1,0 +1,200 @@
+//! The plan: the configuration validated, every name resolved to an index, every file read.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderMap, StatusCode};
+use ipnet::IpNet;
+
+use crate::net::addr::{BindAddr, EndpointAddr};
+use crate::route::{HostPattern, Matcher};
+use crate::{balance, health, tls};
+
+/// Everything a snapshot is built from.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    pub server: Server,
+    pub admin: Option<Admin>,
+    pub log: Log,
+    pub access_log: AccessLog,
+    pub listeners: Vec<Listener>,
+    /// In file order.
+    pub routes: Vec<Route>,
+    pub upstreams: Vec<Upstream>,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct Server {
+    /// Default: the CPUs this process may use. Cannot change by a reload.
+    pub workers: usize,
+    pub shutdown_grace: Duration,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct Admin {
+    pub bind: BindAddr,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    Text,
+    Json,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct Log {
+    /// A level or a filter as `tracing-subscriber` reads it (`info`, `evenkeel=debug`). Default `info`.
+    pub level: String,
+    pub format: LogFormat,
+}
+
+/// `[access_log]`; absent or `format = "off"`: none.
+#[derive(Debug, Clone, PartialEq)]
+pub struct AccessLog {
+    pub format: Option<LogFormat>,
+    /// `None`: standard output.
+    pub path: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone)]
+pub struct Listener {
+    pub name: Arc<str>,
+    pub bind: Vec<BindAddr>,
+    pub tls: Option<tls::ServerSpec>,
+    /// Connections at once; more are closed at once. `None`: bounded by file descriptors alone.
+    pub max_connections: Option<usize>,
+    /// `None`: no limit per source address.
+    pub max_connections_per_source: Option<usize>,
+    pub serve: Serve,
+}
+
+#[derive(Debug, Clone)]
+pub enum Serve {
+    Http(Http),
+    Tcp(Tcp),
+}
+
+/// Limits and time-outs of an HTTP listener; defaults in `config::defaults`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Http {
+    /// Forwarding fields from these addresses are kept and added to; from all others replaced.
+    pub trusted_proxies: Vec<IpNet>,
+    /// Whole request head in bytes (32 KiB), request-target in bytes (8 KiB), number of fields (100).
+    pub max_head: usize,
+    pub max_target: usize,
+    pub max_headers: usize,
+    /// Request body in bytes; `None`: no limit.
+    pub max_body: Option<u64>,
+    /// From the first byte of a head to its last (15 s); also the TLS handshake (10 s at most).
+    pub header_timeout: Duration,
+    /// Between requests (60 s).
+    pub idle_timeout: Duration,
+    /// Longest pause while a request body arrives (30 s).
+    pub body_timeout: Duration,
+    /// Longest time the client may take no byte of a response (30 s).
+    pub write_timeout: Duration,
+    /// Longest silence on an upgraded connection (1 h).
+    pub tunnel_timeout: Duration,
+    /// HTTP/2 streams at once on one connection (100).
+    pub max_streams: u32,
+    /// Requests on one HTTP/1 connection before it is closed (`None`: no limit).
+    pub max_requests: Option<u64>,
+}
+
+/// A TCP listener.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Tcp {
+    /// For everything, or for what `sni` does not name. Index into `Plan::upstreams`.
+    pub upstream: Option<usize>,
+    /// Routes of untouched TLS by the ClientHello's server name.
+    pub sni: Vec<(HostPattern, usize)>,
+    /// No byte in either direction (10 min).
+    pub idle_timeout: Duration,
+    /// After one side has closed (30 s).
+    pub half_close_timeout: Duration,
+}
+
+#[derive(Debug, Clone)]
+pub struct Route {
+    pub name: Arc<str>,
+    /// Indexes into `Plan::listeners`: the HTTP listeners it is for.
+    pub listeners: Vec<usize>,
+    pub matcher: Matcher,
+    pub action: Action,
+}
+
+#[derive(Debug, Clone)]
+pub enum Action {
+    Forward(Forward),
+    Redirect(Redirect),
+    Respond(Respond),
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct Forward {
+    /// Index into `Plan::upstreams` and weight; one entry, or those of `split`. Weights are not all 0.
+    pub split: Vec<(usize, u32)>,
+    /// From the request's head to the response's head, all attempts together. `None`: no limit.
+    pub timeout: Option<Duration>,
+    /// Overrides the listener's `max_body`.
+    pub max_body: Option<u64>,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct Redirect {
+    /// `${host}`-free plain target: absolute URL or absolute path. `{path}`, `{query}` (with its `?`), `{host}` and
+    /// `{uri}` are replaced by the request's.
+    pub to: String,
+    /// 301, 302, 303, 307 or 308.
+    pub status: StatusCode,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct Respond {
+    pub status: StatusCode,
+    pub headers: HeaderMap,
+    pub body: Bytes,
+}
+
+#[derive(Debug, Clone)]
+pub struct Upstream {
+    pub name: Arc<str>,
+    pub balance: balance::Spec,
+    pub endpoints: Vec<Endpoint>,
+    pub health: Option<health::Spec>,
+    pub protocol: Protocol,
+    pub tls: Option<tls::ClientSpec>,
+    /// Name, connection and TLS handshake together (3 s).
+    pub connect_timeout: Duration,
+    /// From the request sent to the response head, per attempt (60 s).
+    pub response_timeout: Duration,
+    /// Longest pause within a response body (5 min).
+    pub read_timeout: Duration,
+    /// How long an unused connection is kept (15 s), how many per endpoint and worker (64).
+    pub pool_idle_timeout: Duration,
+    pub pool_max_idle: usize,
+    /// Attempts beyond the first (1).
+    pub retries: u32,
+    /// How often host names are resolved again, at the latest (30 s).
+    pub resolve_interval: Duration,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct Endpoint {
+    pub addr: EndpointAddr,
+    /// 1 to 256; default 1.
+    pub weight: u16,
+    /// Used only while no other endpoint is up.
+    pub backup: bool,
+}
+
+/// What is spoken to endpoints.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Protocol {
+    Http1,
+    H2,
+    /// Over TLS what ALPN says, in the clear HTTP/1.1. The default.
+    Auto,
+}

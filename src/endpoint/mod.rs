@@ -1,0 +1,95 @@
+//! One endpoint's live state: is it up, how busy is it, what has it done. Survives reloads by identity.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, AtomicU32, Ordering::Relaxed};
+
+use crate::net::addr::DialAddr;
+use crate::telemetry::series::EndpointSeries;
+
+/// What the health checker thinks of an endpoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Health {
+    /// No probe has ended yet: used only while no endpoint is known to be up.
+    Checking = 0,
+    Up = 1,
+    Down = 2,
+}
+
+impl Health {
+    /// The word in logs and in the status API.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Checking => "checking",
+            Self::Up => "up",
+            Self::Down => "down",
+        }
+    }
+}
+
+/// One address in one upstream. Shared by all workers and by every snapshot it appears in.
+#[derive(Debug)]
+pub struct State {
+    /// Dense and unique in the process: indexes the workers' pools.
+    pub id: u32,
+    pub addr: DialAddr,
+    /// `addr` as text: the metric label and the log field.
+    pub label: Arc<str>,
+    health: AtomicU8,
+    active: AtomicU32,
+    pub series: EndpointSeries,
+}
+
+impl State {
+    /// A new endpoint, not yet checked (`Up` is for those without a health check).
+    pub fn new(id: u32, addr: DialAddr, health: Health, workers: usize) -> Self {
+        Self {
+            id,
+            label: addr.to_string().into(),
+            addr,
+            health: AtomicU8::new(health as u8),
+            active: AtomicU32::new(0),
+            series: EndpointSeries::new(workers),
+        }
+    }
+
+    pub fn health(&self) -> Health {
+        match self.health.load(Relaxed) {
+            0 => Health::Checking,
+            1 => Health::Up,
+            _ => Health::Down,
+        }
+    }
+
+    /// Only the health checker and the builder of snapshots call this.
+    pub fn set_health(&self, health: Health) {
+        self.health.store(health as u8, Relaxed);
+    }
+
+    /// Requests (Layer 4: connections) under way now.
+    pub fn active(&self) -> u32 {
+        self.active.load(Relaxed)
+    }
+
+    /// Counts one request as under way until the guard is dropped.
+    pub fn begin(self: &Arc<Self>) -> Active {
+        self.active.fetch_add(1, Relaxed);
+        Active(self.clone())
+    }
+}
+
+/// One request under way at an endpoint; counted from [`State::begin`] until dropped.
+#[derive(Debug)]
+pub struct Active(Arc<State>);
+
+impl Active {
+    pub fn endpoint(&self) -> &Arc<State> {
+        &self.0
+    }
+}
+
+impl Drop for Active {
+    fn drop(&mut self) {
+        self.0.active.fetch_sub(1, Relaxed);
+    }
+}

@@ -1,0 +1,44 @@
+//! Active health checks: what is asked (a probe), how answers add up (threshold), the loop (checker).
+
+use std::time::Duration;
+
+use http::{HeaderName, HeaderValue, Method};
+
+/// `[upstreams.X.health]` as validated.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Spec {
+    pub probe: Probe,
+    /// From the start of one probe to the start of the next, shortened at random by up to `jitter`.
+    pub interval: Duration,
+    /// Share of the interval, 0.0 to 1.0.
+    pub jitter: f64,
+    pub timeout: Duration,
+    /// Passes in a row to come back, failures in a row to go out. At least 1.
+    pub rise: u32,
+    pub fall: u32,
+    /// Probe this port instead of the endpoint's.
+    pub port: Option<u16>,
+}
+
+/// What is asked.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Probe {
+    /// The connection is made (and the TLS handshake, when the upstream speaks TLS).
+    Tcp,
+    Http(HttpProbe),
+}
+
+/// One HTTP request and what its answer must be.
+#[derive(Debug, Clone, PartialEq)]
+pub struct HttpProbe {
+    /// Path and query.
+    pub path: String,
+    /// The Host field; default: the endpoint's address.
+    pub host: Option<String>,
+    pub method: Method,
+    pub headers: Vec<(HeaderName, HeaderValue)>,
+    /// Accepted statuses, as inclusive ranges. Default 200..=399.
+    pub expect_status: Vec<(u16, u16)>,
+    /// Text that must stand in the first 64 KiB of the body.
+    pub expect_body: Option<String>,
+}

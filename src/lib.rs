@@ -1,0 +1,12 @@
+//! evenkeel: a Layer-4/Layer-7 load balancer. The modules in the order a request meets them.
+
+pub mod balance;
+pub mod base;
+pub mod config;
+pub mod endpoint;
+pub mod h1;
+pub mod health;
+pub mod net;
+pub mod route;
+pub mod telemetry;
+pub mod tls;

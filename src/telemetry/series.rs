@@ -1,0 +1,241 @@
+//! The counters themselves, grouped by what they describe. Resolved once when a snapshot is built;
+//! the data path only adds.
+
+use std::time::Duration;
+
+use super::shard::{LocalCounter, Sharded};
+
+/// Counters of one listener.
+#[derive(Debug, Default)]
+pub struct ListenerShard {
+    pub accepted: LocalCounter,
+    pub closed: LocalCounter,
+    /// Refused because a connection limit was reached.
+    pub refused: LocalCounter,
+    /// TLS handshakes that failed or timed out.
+    pub handshake_failures: LocalCounter,
+    /// `accept(2)` failed, most often for want of file descriptors.
+    pub accept_errors: LocalCounter,
+    /// Bytes read from clients.
+    pub bytes_in: LocalCounter,
+    /// Bytes written to clients.
+    pub bytes_out: LocalCounter,
+}
+pub type ListenerSeries = Sharded<ListenerShard>;
+
+/// Counters of one (listener, route, upstream).
+#[derive(Debug, Default)]
+pub struct RequestShard {
+    codes: Codes,
+    pub duration: Histogram,
+}
+pub type RequestSeries = Sharded<RequestShard>;
+
+impl RequestShard {
+    /// Counts one finished request.
+    pub fn record(&self, code: u16, took: Duration) {
+        self.codes.count(code);
+        self.duration.observe(took);
+    }
+
+    /// `(code, count)` of every status seen; 0 stands for codes outside 100 to 599.
+    pub fn codes(&self) -> impl Iterator<Item = (u16, u64)> {
+        self.codes.iter()
+    }
+}
+
+/// One counter per status code, in rows of a hundred that are made when first used.
+#[derive(Debug, Default)]
+struct Codes {
+    rows: [std::sync::OnceLock<Box<[LocalCounter; 100]>>; 5],
+    other: LocalCounter,
+}
+
+impl Codes {
+    fn count(&self, code: u16) {
+        let (row, column) = (usize::from(code) / 100, usize::from(code) % 100);
+        match row.checked_sub(1).and_then(|r| self.rows.get(r)) {
+            Some(row) => row.get_or_init(|| Box::new(std::array::from_fn(|_| LocalCounter::default())))[column].add(1),
+            None => self.other.add(1),
+        }
+    }
+
+    fn iter(&self) -> impl Iterator<Item = (u16, u64)> {
+        let known = self.rows.iter().enumerate().flat_map(|(r, row)| {
+            row.get().into_iter().flat_map(move |cells| {
+                cells
+                    .iter()
+                    .enumerate()
+                    .map(move |(c, n)| ((r as u16 + 1) * 100 + c as u16, n.get()))
+            })
+        });
+        known.chain([(0, self.other.get())]).filter(|(_, n)| *n > 0)
+    }
+}
+
+/// Upper bounds of the duration histogram, in microseconds.
+pub const DURATION_BOUNDS_US: [u64; 16] = [
+    500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000, 2_500_000, 5_000_000,
+    10_000_000, 30_000_000, 60_000_000,
+];
+
+/// A histogram of durations with fixed bounds.
+#[derive(Debug, Default)]
+pub struct Histogram {
+    buckets: [LocalCounter; DURATION_BOUNDS_US.len() + 1],
+    sum_us: LocalCounter,
+}
+
+impl Histogram {
+    /// Counts one duration.
+    pub fn observe(&self, took: Duration) {
+        let us = took.as_micros() as u64;
+        let bucket = DURATION_BOUNDS_US
+            .iter()
+            .position(|b| us <= *b)
+            .unwrap_or(DURATION_BOUNDS_US.len());
+        self.buckets[bucket].add(1);
+        self.sum_us.add(us);
+    }
+
+    /// Adds this shard's counts (not cumulative; the last is above every bound) and microseconds to `into`.
+    pub fn add_to(&self, into: &mut HistogramSum) {
+        for (total, n) in into.buckets.iter_mut().zip(&self.buckets) {
+            *total += n.get();
+        }
+        into.sum_us += self.sum_us.get();
+    }
+}
+
+/// A histogram summed over writers.
+#[derive(Debug, Default, Clone)]
+pub struct HistogramSum {
+    pub buckets: [u64; DURATION_BOUNDS_US.len() + 1],
+    pub sum_us: u64,
+}
+
+impl HistogramSum {
+    /// How many durations were counted.
+    pub fn count(&self) -> u64 {
+        self.buckets.iter().sum()
+    }
+
+    /// The duration below which a share `q` of all lies, by linear interpolation inside its bucket.
+    pub fn quantile(&self, q: f64) -> Option<Duration> {
+        let total = self.count();
+        if total == 0 {
+            return None;
+        }
+        let rank = (q.clamp(0.0, 1.0) * total as f64).max(1.0);
+        let (mut below, mut lower) = (0.0, 0u64);
+        for (n, upper) in self.buckets.iter().zip(DURATION_BOUNDS_US) {
+            let here = below + *n as f64;
+            if here >= rank {
+                let share = (rank - below) / *n as f64;
+                return Some(Duration::from_micros(lower + (share * (upper - lower) as f64) as u64));
+            }
+            (below, lower) = (here, upper);
+        }
+        Some(Duration::from_micros(lower))
+    }
+}
+
+/// How one attempt at an endpoint ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// A response head came back, whatever its status below 500; at Layer 4: the connection was made.
+    Success,
+    /// A response with a 5xx status.
+    ServerError,
+    /// Refused, unreachable, or the TLS handshake failed.
+    ConnectFailed,
+    ConnectTimeout,
+    /// The connection broke before a whole response head.
+    Reset,
+    /// No response head in time.
+    ResponseTimeout,
+    /// The endpoint's response broke the protocol.
+    BadResponse,
+    /// The client went away first.
+    Cancelled,
+}
+
+impl Outcome {
+    pub const ALL: [Self; 8] = [
+        Self::Success,
+        Self::ServerError,
+        Self::ConnectFailed,
+        Self::ConnectTimeout,
+        Self::Reset,
+        Self::ResponseTimeout,
+        Self::BadResponse,
+        Self::Cancelled,
+    ];
+
+    /// The value of the metric label `outcome`.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Success => "success",
+            Self::ServerError => "server_error",
+            Self::ConnectFailed => "connect_failed",
+            Self::ConnectTimeout => "connect_timeout",
+            Self::Reset => "reset",
+            Self::ResponseTimeout => "response_timeout",
+            Self::BadResponse => "bad_response",
+            Self::Cancelled => "cancelled",
+        }
+    }
+}
+
+/// Counters of one endpoint.
+#[derive(Debug, Default)]
+pub struct EndpointShard {
+    outcomes: [LocalCounter; Outcome::ALL.len()],
+}
+pub type EndpointSeries = Sharded<EndpointShard>;
+
+impl EndpointShard {
+    /// The counter of one outcome.
+    pub fn outcome(&self, outcome: Outcome) -> &LocalCounter {
+        &self.outcomes[outcome as usize]
+    }
+}
+
+/// Counters of one upstream.
+#[derive(Debug, Default)]
+pub struct UpstreamShard {
+    pub retries: LocalCounter,
+    /// Requests or connections refused because no endpoint was available.
+    pub unavailable: LocalCounter,
+}
+pub type UpstreamSeries = Sharded<UpstreamShard>;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_are_counted_exactly_and_strange_ones_together() {
+        let shard = RequestShard::default();
+        for code in [200, 200, 404, 999, 0, 599] {
+            shard.record(code, Duration::from_millis(1));
+        }
+        assert_eq!(
+            shard.codes().collect::<Vec<_>>(),
+            [(200, 2), (404, 1), (599, 1), (0, 2)]
+        );
+    }
+
+    #[test]
+    fn quantiles_interpolate() {
+        let h = Histogram::default();
+        for _ in 0..100 {
+            h.observe(Duration::from_micros(700));
+        }
+        let mut sum = HistogramSum::default();
+        h.add_to(&mut sum);
+        assert_eq!(sum.count(), 100);
+        assert_eq!(sum.quantile(0.5), Some(Duration::from_micros(750)));
+        assert_eq!(HistogramSum::default().quantile(0.5), None);
+    }
+}
