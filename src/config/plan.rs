@@ -9,6 +9,7 @@ use http::{HeaderMap, StatusCode};
 use ipnet::IpNet;
 
 use crate::net::addr::{BindAddr, EndpointAddr};
+use crate::pool::Protocol;
 use crate::route::{HostPattern, Matcher};
 use crate::{balance, health, tls};
 
@@ -188,13 +189,4 @@ pub struct Endpoint {
     pub weight: u16,
     /// Used only while no other endpoint is up.
     pub backup: bool,
-}
-
-/// What is spoken to endpoints.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Protocol {
-    Http1,
-    H2,
-    /// Over TLS what ALPN says, in the clear HTTP/1.1. The default.
-    Auto,
 }

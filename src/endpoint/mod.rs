@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU32, Ordering::Relaxed};
 
-use crate::net::addr::DialAddr;
+use crate::net::addr::{DialAddr, EndpointAddr};
 use crate::telemetry::series::EndpointSeries;
 
 /// What the health checker thinks of an endpoint.
@@ -33,6 +33,8 @@ pub struct State {
     /// Dense and unique in the process: indexes the workers' pools.
     pub id: u32,
     pub addr: DialAddr,
+    /// As written in the configuration: the name TLS verifies, the Host of probes.
+    pub configured: EndpointAddr,
     /// `addr` as text: the metric label and the log field.
     pub label: Arc<str>,
     health: AtomicU8,
@@ -42,11 +44,12 @@ pub struct State {
 
 impl State {
     /// A new endpoint, not yet checked (`Up` is for those without a health check).
-    pub fn new(id: u32, addr: DialAddr, health: Health, workers: usize) -> Self {
+    pub fn new(id: u32, addr: DialAddr, configured: EndpointAddr, health: Health, workers: usize) -> Self {
         Self {
             id,
             label: addr.to_string().into(),
             addr,
+            configured,
             health: AtomicU8::new(health as u8),
             active: AtomicU32::new(0),
             series: EndpointSeries::new(workers),

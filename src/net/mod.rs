@@ -1,3 +1,8 @@
-//! Addresses and sockets: parse, bind, dial, peek, relay. No HTTP, no configuration.
+//! Sockets: addresses, binding, dialling, deadlines, relaying bytes.
 
 pub mod addr;
+pub mod deadline;
+pub mod local;
+pub mod nofile;
+pub mod relay;
+pub mod socket;

@@ -1,0 +1,137 @@
+//! How an upstream's endpoints are connected to: address, TLS, protocol, within one deadline.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+use rustls::pki_types::ServerName;
+use tokio_rustls::{TlsConnector, TlsStream};
+
+use crate::endpoint::State;
+use crate::net::addr::EndpointAddr;
+use crate::net::dial;
+use crate::tls::client;
+use crate::tls::io::Io;
+
+/// What is spoken to endpoints.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Protocol {
+    Http1,
+    H2,
+    /// Over TLS what ALPN says, in the clear HTTP/1.1. The default.
+    Auto,
+}
+
+/// Everything that decides how a connection is made. Two dialers with different epochs never share
+/// connections: what was connected under old settings is not used under new ones.
+#[derive(Debug)]
+pub struct Dialer {
+    epoch: u64,
+    pub protocol: Protocol,
+    pub tls: Option<Tls>,
+    /// Connection and TLS handshake together.
+    pub connect_timeout: Duration,
+    /// How long an unused connection is kept, and how many per endpoint and worker.
+    pub idle_timeout: Duration,
+    pub max_idle: usize,
+}
+
+/// TLS towards endpoints.
+#[derive(Debug, Clone)]
+pub struct Tls {
+    /// With the ALPN of the upstream's protocol, for HTTP.
+    pub http: Arc<rustls::ClientConfig>,
+    /// Without ALPN, for Layer 4.
+    pub raw: Arc<rustls::ClientConfig>,
+    /// Instead of the endpoint's own name.
+    pub server_name: Option<ServerName<'static>>,
+}
+
+/// A connection just made.
+#[derive(Debug)]
+pub struct Connected {
+    pub io: Io,
+    pub h2: bool,
+}
+
+/// Why there is no connection.
+#[derive(Debug)]
+pub enum DialError {
+    Failed(io::Error),
+    Timeout(Duration),
+    Tls(io::Error),
+}
+
+impl std::fmt::Display for DialError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Failed(e) => write!(f, "cannot connect: {e}"),
+            Self::Timeout(after) => write!(f, "no connection within {after:?}"),
+            Self::Tls(e) => write!(f, "TLS handshake failed: {e}"),
+        }
+    }
+}
+
+impl Dialer {
+    /// A dialer with a new epoch.
+    pub fn new(
+        protocol: Protocol,
+        tls: Option<Tls>,
+        connect_timeout: Duration,
+        idle_timeout: Duration,
+        max_idle: usize,
+    ) -> Self {
+        static EPOCH: AtomicU64 = AtomicU64::new(0);
+        Self {
+            epoch: EPOCH.fetch_add(1, Relaxed),
+            protocol,
+            tls,
+            connect_timeout,
+            idle_timeout,
+            max_idle,
+        }
+    }
+
+    pub(super) fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
+    /// Connects for HTTP.
+    pub async fn connect(&self, endpoint: &State) -> Result<Connected, DialError> {
+        let io = self.bounded(endpoint, self.tls.as_ref().map(|t| &t.http)).await?;
+        let h2 = match (&io, self.protocol) {
+            (_, Protocol::H2) => true,
+            (_, Protocol::Http1) | (Io::Plain(_), Protocol::Auto) => false,
+            (Io::Tls(tls), Protocol::Auto) => tls.get_ref().1.alpn_protocol() == Some(b"h2"),
+        };
+        Ok(Connected { io, h2 })
+    }
+
+    /// Connects for Layer 4.
+    pub async fn connect_raw(&self, endpoint: &State) -> Result<Io, DialError> {
+        self.bounded(endpoint, self.tls.as_ref().map(|t| &t.raw)).await
+    }
+
+    async fn bounded(&self, endpoint: &State, config: Option<&Arc<rustls::ClientConfig>>) -> Result<Io, DialError> {
+        let work = async {
+            let stream = dial::connect(&endpoint.addr).await.map_err(DialError::Failed)?;
+            let Some(config) = config else {
+                return Ok(Io::Plain(stream));
+            };
+            let name = self.server_name(&endpoint.configured)?;
+            let tls = TlsConnector::from(config.clone()).connect(name, stream).await.map_err(DialError::Tls)?;
+            Ok(Io::Tls(Box::new(TlsStream::Client(tls))))
+        };
+        tokio::time::timeout(self.connect_timeout, work)
+            .await
+            .unwrap_or(Err(DialError::Timeout(self.connect_timeout)))
+    }
+
+    fn server_name(&self, configured: &EndpointAddr) -> Result<ServerName<'static>, DialError> {
+        match self.tls.as_ref().and_then(|t| t.server_name.clone()) {
+            Some(name) => Ok(name),
+            None => client::name_of(configured).map_err(|e| DialError::Tls(io::Error::other(e))),
+        }
+    }
+}

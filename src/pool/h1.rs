@@ -1,0 +1,170 @@
+//! One HTTP/1 connection to an endpoint: its socket, its buffers, its deadline.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::{Buf, BytesMut};
+use http::Method;
+use tokio::io::AsyncWrite;
+
+use crate::h1::decode::{BodyError, Decoder, Step};
+use crate::h1::head::{HeadSearch, Limits};
+use crate::h1::response::{self, ResponseError, ResponseHead};
+use crate::net::deadline::Deadline;
+use crate::tls::io::Io;
+
+/// What a response head may be at most.
+const LIMITS: Limits = Limits {
+    max_head: 64 * 1024,
+    max_target: 0,
+    max_headers: 256,
+};
+/// Room for one read, and once a read has filled it.
+const READ: usize = 16 * 1024;
+const BULK_READ: usize = 64 * 1024;
+
+/// A connection that speaks HTTP/1, between or within exchanges.
+#[derive(Debug)]
+pub struct H1 {
+    pub io: Io,
+    pub read: BytesMut,
+    /// Bytes to be written first.
+    pub write: BytesMut,
+    /// For whatever is waited for now: a head, the next part of a body.
+    pub deadline: Deadline,
+    /// Something of the current response has been read.
+    begun: bool,
+    search: HeadSearch,
+    bulk: bool,
+}
+
+/// Why there is no response head.
+#[derive(Debug)]
+pub enum HeadError {
+    /// The connection broke or ended; `begun`: within the head.
+    Broken { begun: bool, source: io::Error },
+    Malformed(ResponseError),
+    TimedOut,
+}
+
+/// Why a response body stopped early.
+#[derive(Debug)]
+pub enum ReadError {
+    Broken(io::Error),
+    Malformed(BodyError),
+    TimedOut,
+}
+
+impl H1 {
+    pub fn new(io: Io) -> Self {
+        Self {
+            io,
+            read: BytesMut::new(),
+            write: BytesMut::new(),
+            deadline: Deadline::default(),
+            begun: false,
+            search: HeadSearch::default(),
+            bulk: false,
+        }
+    }
+
+    /// Writes what waits in `write`.
+    pub fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.write.is_empty() {
+            let n = ready!(Pin::new(&mut self.io).poll_write(cx, &self.write))?;
+            if n == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.write.advance(n);
+        }
+        Pin::new(&mut self.io).poll_flush(cx)
+    }
+
+    /// The next response head, 1xx ones included. The deadline is the caller's to set.
+    pub fn poll_head(&mut self, cx: &mut Context<'_>, method: &Method) -> Poll<Result<ResponseHead, HeadError>> {
+        loop {
+            if !self.read.is_empty() {
+                self.begun = true;
+                match response::parse(&mut self.read, &mut self.search, &LIMITS, method) {
+                    Ok(Some(head)) => {
+                        self.search = HeadSearch::default();
+                        self.begun = false;
+                        return Poll::Ready(Ok(head));
+                    }
+                    Ok(None) => {}
+                    Err(e) => return Poll::Ready(Err(HeadError::Malformed(e))),
+                }
+            }
+            let broken = |source| HeadError::Broken { begun: self.begun, source };
+            match self.poll_fill(cx) {
+                Poll::Ready(Ok(0)) => {
+                    return Poll::Ready(Err(broken(io::Error::new(
+                        io::ErrorKind::UnexpectedEof,
+                        "closed before a response",
+                    ))));
+                }
+                Poll::Ready(Ok(_)) => {}
+                Poll::Ready(Err(e)) => return Poll::Ready(Err(broken(e))),
+                Poll::Pending => {
+                    ready!(self.deadline.poll(cx));
+                    return Poll::Ready(Err(HeadError::TimedOut));
+                }
+            }
+        }
+    }
+
+    /// The next step of a response body.
+    pub fn poll_body(&mut self, cx: &mut Context<'_>, decoder: &mut Decoder) -> Poll<Result<Step, ReadError>> {
+        loop {
+            match decoder.decode(&mut self.read) {
+                Ok(Step::More) => {}
+                Ok(step) => return Poll::Ready(Ok(step)),
+                Err(e) => return Poll::Ready(Err(ReadError::Malformed(e))),
+            }
+            match self.poll_fill(cx) {
+                Poll::Ready(Ok(0)) => {
+                    return Poll::Ready(match decoder.eof() {
+                        Ok(()) => Ok(Step::End(None)),
+                        Err(e) => Err(ReadError::Malformed(e)),
+                    });
+                }
+                Poll::Ready(Ok(_)) => {}
+                Poll::Ready(Err(e)) => return Poll::Ready(Err(ReadError::Broken(e))),
+                Poll::Pending => {
+                    ready!(self.deadline.poll(cx));
+                    return Poll::Ready(Err(ReadError::TimedOut));
+                }
+            }
+        }
+    }
+
+    /// Nothing is left over from an exchange, so another may follow.
+    pub fn is_clean(&self) -> bool {
+        self.read.is_empty() && self.write.is_empty()
+    }
+
+    /// Gives back what a connection at rest does not need.
+    pub fn rest(&mut self) {
+        self.read = BytesMut::new();
+        self.write = BytesMut::new();
+        self.bulk = false;
+        self.deadline.release();
+    }
+
+    fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        self.read.reserve(if self.bulk { BULK_READ } else { READ });
+        let n = ready!(tokio_read(&mut self.io, cx, &mut self.read))?;
+        self.bulk = n >= READ;
+        Poll::Ready(Ok(n))
+    }
+}
+
+/// Reads once into the spare capacity of `buf`.
+pub fn tokio_read<R>(io: &mut R, cx: &mut Context<'_>, buf: &mut BytesMut) -> Poll<io::Result<usize>>
+where
+    R: tokio::io::AsyncRead + Unpin,
+{
+    let mut fut = std::pin::pin!(tokio::io::AsyncReadExt::read_buf(io, buf));
+    fut.as_mut().poll(cx)
+}

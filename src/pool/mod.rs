@@ -1,0 +1,221 @@
+//! Connections to endpoints, kept by each worker for itself: idle HTTP/1 ones, shared HTTP/2 ones.
+
+pub mod dial;
+pub mod h1;
+pub mod h2;
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+
+use http_body::Body;
+use tokio::sync::Notify;
+
+use crate::endpoint::State;
+pub use dial::{DialError, Dialer, Protocol};
+use h1::H1;
+use h2::{H2Lease, Shared};
+
+/// A connection taken out of the pool, or just made.
+pub enum Lease<B> {
+    H1(H1Lease),
+    H2(H2Lease<B>),
+}
+
+/// One HTTP/1 connection, owned until given back; dropped, it is closed.
+#[derive(Debug)]
+pub struct H1Lease {
+    pub conn: Rc<RefCell<H1>>,
+    /// It has served a request before: the endpoint may have closed it in the meantime.
+    pub reused: bool,
+}
+
+/// One worker's connections, indexed by endpoint id.
+pub struct Pools<B> {
+    slots: RefCell<Vec<Slot<B>>>,
+    /// Seconds since the worker began: idle times need no clock call.
+    tick: Cell<u32>,
+}
+
+struct Slot<B> {
+    /// Last used last.
+    idle: Vec<Idle>,
+    shared: Vec<Shared<B>>,
+    /// ALPN or the configuration said HTTP/2: new requests wait for a connection being made.
+    speaks_h2: bool,
+    connecting: Option<Rc<Notify>>,
+}
+
+struct Idle {
+    conn: Rc<RefCell<H1>>,
+    epoch: u64,
+    since: u32,
+    /// Seconds it may rest.
+    keep: u32,
+}
+
+impl<B> Default for Slot<B> {
+    fn default() -> Self {
+        Self {
+            idle: Vec::new(),
+            shared: Vec::new(),
+            speaks_h2: false,
+            connecting: None,
+        }
+    }
+}
+
+impl<B> Default for Pools<B> {
+    fn default() -> Self {
+        Self {
+            slots: RefCell::default(),
+            tick: Cell::new(0),
+        }
+    }
+}
+
+impl<B> Pools<B>
+where
+    B: Body + Unpin + 'static,
+    B::Data: Send,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    /// A connection that is ready now. `strict` asks the kernel whether an idle one is still open, for
+    /// requests that cannot be sent twice; without it, what the runtime has noticed must do.
+    pub fn take(&self, endpoint: &State, dialer: &Dialer, strict: bool) -> Option<Lease<B>> {
+        let mut slots = self.slots.borrow_mut();
+        let slot = slots.get_mut(endpoint.id as usize)?;
+        while let Some(idle) = slot.idle.pop() {
+            if idle.epoch != dialer.epoch() {
+                continue;
+            }
+            let mut conn = idle.conn.borrow_mut();
+            let spent = conn.io.is_spent() || (strict && conn.io.stream().is_stale());
+            drop(conn);
+            if !spent {
+                return Some(Lease::H1(H1Lease { conn: idle.conn, reused: true }));
+            }
+        }
+        slot.shared.retain(|s| s.epoch == dialer.epoch() && !s.send.is_closed());
+        let shared = slot.shared.iter_mut().find(|s| s.has_room())?;
+        shared.used = self.tick.get();
+        Some(Lease::H2(shared.lease(true)))
+    }
+
+    /// Makes a connection. Requests for an HTTP/2 endpoint wait for one being made rather than make many.
+    pub async fn connect(&self, endpoint: &State, dialer: &Dialer) -> Result<Lease<B>, DialError> {
+        loop {
+            let wait = self.with_slot(endpoint, |slot| {
+                let h2 = slot.speaks_h2 || dialer.protocol == Protocol::H2;
+                match &slot.connecting {
+                    Some(notify) if h2 => Some(notify.clone()),
+                    _ => {
+                        slot.connecting = h2.then(Rc::default);
+                        None
+                    }
+                }
+            });
+            let Some(notify) = wait else { break };
+            // The other's deadline bounds this wait; its guard wakes us however it ends.
+            notify.notified().await;
+            if let Some(lease) = self.take(endpoint, dialer, false) {
+                return Ok(lease);
+            }
+        }
+        let _guard = Connecting { pools: self, endpoint };
+        let connected = dialer.connect(endpoint).await?;
+        self.with_slot(endpoint, |slot| slot.speaks_h2 = connected.h2);
+        if !connected.h2 {
+            let conn = Rc::new(RefCell::new(H1::new(connected.io)));
+            return Ok(Lease::H1(H1Lease { conn, reused: false }));
+        }
+        let handshake = h2::handshake(connected.io, dialer.epoch(), dialer.connect_timeout);
+        let mut shared = tokio::time::timeout(dialer.connect_timeout, handshake)
+            .await
+            .map_err(|_| DialError::Timeout(dialer.connect_timeout))?
+            .map_err(|e| DialError::Failed(std::io::Error::other(e)))?;
+        shared.used = self.tick.get();
+        let lease = shared.lease(false);
+        self.with_slot(endpoint, |slot| slot.shared.push(shared));
+        Ok(Lease::H2(lease))
+    }
+
+    /// Keeps a connection whose exchange has ended cleanly.
+    pub fn give_back(&self, endpoint: &State, dialer: &Dialer, conn: Rc<RefCell<H1>>) {
+        let reusable = {
+            let mut c = conn.borrow_mut();
+            c.deadline.clear();
+            c.is_clean()
+        };
+        if !reusable || dialer.max_idle == 0 {
+            return;
+        }
+        let idle = Idle {
+            conn,
+            epoch: dialer.epoch(),
+            since: self.tick.get(),
+            keep: dialer.idle_timeout.as_secs().try_into().unwrap_or(u32::MAX),
+        };
+        self.with_slot(endpoint, |slot| {
+            if slot.idle.len() >= dialer.max_idle {
+                slot.idle.remove(0);
+            }
+            slot.idle.push(idle);
+        });
+    }
+
+    /// Once a second: closes what rested too long or was closed by the endpoint, and takes the buffers of the rest.
+    pub fn sweep(&self) {
+        let tick = self.tick.get().wrapping_add(1);
+        self.tick.set(tick);
+        for slot in self.slots.borrow_mut().iter_mut() {
+            slot.idle.retain(|idle| {
+                let mut conn = idle.conn.borrow_mut();
+                let rested = tick.wrapping_sub(idle.since);
+                if rested > idle.keep || conn.io.is_spent() {
+                    return false;
+                }
+                if rested >= 2 {
+                    conn.rest();
+                }
+                true
+            });
+            slot.shared.retain(|s| {
+                let idle = s.active.get() == 0 && tick.wrapping_sub(s.used) > 60;
+                !idle && !s.send.is_closed()
+            });
+        }
+    }
+
+    fn with_slot<T>(&self, endpoint: &State, f: impl FnOnce(&mut Slot<B>) -> T) -> T {
+        let mut slots = self.slots.borrow_mut();
+        let index = endpoint.id as usize;
+        if slots.len() <= index {
+            slots.resize_with(index + 1, Slot::default);
+        }
+        f(&mut slots[index])
+    }
+}
+
+/// Lets the waiting go on when a connection was made, failed, or nobody wants it any more.
+struct Connecting<'a, B>
+where
+    B: Body + Unpin + 'static,
+    B::Data: Send,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    pools: &'a Pools<B>,
+    endpoint: &'a State,
+}
+
+impl<B> Drop for Connecting<'_, B>
+where
+    B: Body + Unpin + 'static,
+    B::Data: Send,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    fn drop(&mut self) {
+        if let Some(notify) = self.pools.with_slot(self.endpoint, |slot| slot.connecting.take()) {
+            notify.notify_waiters();
+        }
+    }
+}

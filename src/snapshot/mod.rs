@@ -1,0 +1,221 @@
+//! The immutable running world that the data path reads, built by control and swapped as one.
+
+pub mod current;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderMap, StatusCode};
+use ipnet::IpNet;
+
+use crate::h1::head::Limits;
+use crate::net::relay;
+use crate::route::{HostPattern, Table};
+use crate::telemetry::series::{ListenerSeries, RequestSeries};
+use crate::upstream::Upstream;
+
+/// One consistent world. A request holds the one it started with.
+#[derive(Debug, Default)]
+pub struct Snapshot {
+    /// Counts accepted configurations, from 1.
+    pub generation: u64,
+    /// By slot: a listener keeps its slot for as long as it exists, and a slot is never used for another.
+    pub listeners: Vec<Option<Arc<Listener>>>,
+    pub upstreams: Vec<Arc<Upstream>>,
+    pub access_log: bool,
+}
+
+/// A listener as connections see it.
+#[derive(Debug)]
+pub struct Listener {
+    pub name: Arc<str>,
+    pub slot: usize,
+    pub tls: Option<Arc<rustls::ServerConfig>>,
+    /// For the whole TLS handshake, and the first bytes of what is peeked at.
+    pub handshake_timeout: Duration,
+    pub max_connections: usize,
+    pub live: Arc<Live>,
+    pub serve: Serve,
+}
+
+/// What of a listener outlives reloads.
+#[derive(Debug)]
+pub struct Live {
+    pub series: ListenerSeries,
+    /// Connections now, over all workers: for `max_connections`.
+    active: AtomicUsize,
+    /// Connections per source address, only counted where a limit is set.
+    pub sources: std::sync::Mutex<std::collections::HashMap<std::net::IpAddr, usize>>,
+    pub max_per_source: AtomicUsize,
+}
+
+#[derive(Debug)]
+pub enum Serve {
+    Http(Http),
+    Tcp(Tcp),
+}
+
+#[derive(Debug)]
+pub struct Http {
+    pub limits: Limits,
+    pub trusted_proxies: Vec<IpNet>,
+    pub max_body: Option<u64>,
+    pub header_timeout: Duration,
+    pub idle_timeout: Duration,
+    pub body_timeout: Duration,
+    pub write_timeout: Duration,
+    pub tunnel_timeout: Duration,
+    pub max_streams: u32,
+    pub max_requests: Option<u64>,
+    pub table: Arc<Table>,
+    /// What `table` finds.
+    pub routes: Vec<Route>,
+    /// Requests that no route takes.
+    pub unrouted: Arc<RequestSeries>,
+}
+
+#[derive(Debug)]
+pub struct Tcp {
+    pub upstream: Option<Arc<Upstream>>,
+    pub sni: Vec<(HostPattern, Arc<Upstream>)>,
+    pub limits: relay::Limits,
+}
+
+/// A route as one listener sees it.
+#[derive(Debug)]
+pub struct Route {
+    pub name: Arc<str>,
+    pub action: Action,
+    /// Of this listener and route; for `Forward` the counters stand with each upstream.
+    pub series: Arc<RequestSeries>,
+}
+
+#[derive(Debug)]
+pub enum Action {
+    Forward(Forward),
+    Redirect { to: String, status: StatusCode },
+    Respond { status: StatusCode, headers: HeaderMap, body: Bytes },
+}
+
+#[derive(Debug)]
+pub struct Forward {
+    /// Cumulative weights; the last is the sum of all.
+    pub split: Vec<Share>,
+    pub timeout: Option<Duration>,
+    pub max_body: Option<u64>,
+}
+
+#[derive(Debug)]
+pub struct Share {
+    pub up_to: u64,
+    pub upstream: Arc<Upstream>,
+    /// Of (listener, route, this upstream).
+    pub series: Arc<RequestSeries>,
+}
+
+impl Snapshot {
+    /// The listener in `slot`; `None` once a reload has removed it.
+    pub fn listener(&self, slot: usize) -> Option<&Arc<Listener>> {
+        self.listeners.get(slot).and_then(Option::as_ref)
+    }
+}
+
+impl Listener {
+    pub fn http(&self) -> Option<&Http> {
+        match &self.serve {
+            Serve::Http(http) => Some(http),
+            Serve::Tcp(_) => None,
+        }
+    }
+}
+
+impl Live {
+    pub fn new(workers: usize) -> Self {
+        Self {
+            series: ListenerSeries::new(workers),
+            active: AtomicUsize::new(0),
+            sources: std::sync::Mutex::default(),
+            max_per_source: AtomicUsize::new(usize::MAX),
+        }
+    }
+
+    /// Counts one connection until the guard is dropped; `None` when a limit is reached.
+    pub fn admit(self: &Arc<Self>, max: usize, source: Option<std::net::IpAddr>) -> Option<Admitted> {
+        if self.active.fetch_add(1, Relaxed) >= max {
+            self.active.fetch_sub(1, Relaxed);
+            return None;
+        }
+        let mut admitted = Admitted { live: self.clone(), source: None };
+        let per_source = self.max_per_source.load(Relaxed);
+        if let (Some(source), true) = (source, per_source < usize::MAX) {
+            let mut sources = self.sources.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            let n = sources.entry(source).or_default();
+            if *n >= per_source {
+                // The guard is dropped on return and gives the connection count back.
+                return None;
+            }
+            *n += 1;
+            drop(sources);
+            admitted.source = Some(source);
+        }
+        Some(admitted)
+    }
+}
+
+/// One connection, counted against its listener's limits until dropped.
+#[derive(Debug)]
+pub struct Admitted {
+    live: Arc<Live>,
+    source: Option<std::net::IpAddr>,
+}
+
+impl Drop for Admitted {
+    fn drop(&mut self) {
+        self.live.active.fetch_sub(1, Relaxed);
+        if let Some(source) = self.source {
+            let mut sources = self.live.sources.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            if let Some(n) = sources.get_mut(&source) {
+                *n -= 1;
+                if *n == 0 {
+                    sources.remove(&source);
+                }
+            }
+        }
+    }
+}
+
+impl Forward {
+    /// The upstream that `roll`, below [`Self::total`], falls on.
+    pub fn share(&self, roll: u64) -> Option<&Share> {
+        let index = self.split.partition_point(|s| s.up_to <= roll);
+        self.split.get(index).or(self.split.last())
+    }
+
+    pub fn total(&self) -> u64 {
+        self.split.last().map_or(0, |s| s.up_to)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn limits_count_connections_and_sources() {
+        let live = Arc::new(Live::new(1));
+        let source = Some([127, 0, 0, 1].into());
+        let a = live.admit(2, source);
+        let b = live.admit(2, source);
+        assert!(a.is_some() && b.is_some() && live.admit(2, source).is_none());
+        drop(a);
+        live.max_per_source.store(1, Relaxed);
+        let c = live.admit(3, source);
+        assert!(c.is_some(), "the first two were not counted by source");
+        assert!(live.admit(3, source).is_none());
+        drop((b, c));
+        assert!(live.sources.lock().unwrap().is_empty());
+        assert_eq!(live.active.load(Relaxed), 0);
+    }
+}
