@@ -1,6 +1,7 @@
 //! Host patterns: from a host name to what is kept for each pattern that matches it.
 
 use foldhash::HashMap;
+use memchr::memchr_iter;
 
 use super::HostPattern;
 
@@ -62,22 +63,32 @@ impl<T> Hosts<T> {
 
     /// What is kept for the patterns that match `host`, the most specific first.
     pub fn matching(&self, host: &str) -> impl Iterator<Item = &T> {
-        let short = parents(host).filter(|parent| parent.len() <= self.longest);
-        let wildcards = short.filter_map(|parent| self.wildcard.get(parent));
+        let wildcards = parents(host, self.longest).filter_map(|parent| self.wildcard.get(parent));
         self.exact.get(host).into_iter().chain(wildcards).chain(&self.any)
     }
 }
 
-/// The names that a wildcard matching `host` may have after its `*.`, the longest first.
-pub fn parents(host: &str) -> impl Iterator<Item = &str> {
-    let splits = std::iter::successors(host.split_once('.'), |(_, rest)| rest.split_once('.'));
-    // `.example` has no label before the dot.
-    splits.map(|(_, rest)| rest).filter(|rest| host.len() > rest.len() + 1)
+/// The names of at most `limit` bytes that a wildcard matching `host` may have after its `*.`, the longest first.
+pub fn parents(host: &str, limit: usize) -> impl Iterator<Item = &str> {
+    // Not at 0: `.example` has no label before the dot.
+    let first = host.len().saturating_sub(limit.saturating_add(1)).max(1);
+    let rest = host.as_bytes().get(first..).unwrap_or_default();
+    memchr_iter(b'.', rest).filter_map(move |dot| host.get(first + dot + 1..))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn parents_longer_than_any_there_is_are_left_out() {
+        let of = |limit| parents("a.bc.d", limit).collect::<Vec<_>>();
+        assert_eq!(of(0), [""; 0]);
+        assert_eq!(of(1), ["d"]);
+        assert_eq!(of(3), ["d"]);
+        assert_eq!(of(4), ["bc.d", "d"]);
+        assert_eq!(of(usize::MAX), ["bc.d", "d"]);
+    }
 
     #[test]
     fn the_most_specific_comes_first() {

@@ -1,6 +1,7 @@
 //! Paths of one host pattern: from a path to the best route whose path matches.
 
 use foldhash::HashMap;
+use memchr::memrchr;
 use regex::Regex;
 
 use super::PathMatch;
@@ -66,7 +67,7 @@ impl Paths {
         if let Some(entries) = self.exact.get(path) {
             best = first_above(best, entries, &accepted).or(best);
         }
-        for prefix in prefixes(path).filter(|prefix| prefix.len() <= self.longest_prefix) {
+        for prefix in prefixes(path, self.longest_prefix) {
             if !may_beat(self.top, best) {
                 return best;
             }
@@ -113,14 +114,26 @@ pub fn bare(prefix: &str) -> &str {
     prefix.trim_end_matches('/')
 }
 
-/// The bare prefixes that match `path`, the longest first; the last is empty.
-pub fn prefixes(path: &str) -> impl Iterator<Item = &str> {
-    let longest = path.strip_suffix('/').unwrap_or(path);
-    std::iter::successors(Some(longest), |prefix| match prefix.rsplit_once('/') {
-        Some((shorter, _)) => Some(shorter),
-        None if prefix.is_empty() => None,
-        None => Some(""),
+/// The bare prefixes of at most `limit` bytes that match `path`, the longest first; the last is empty.
+pub fn prefixes(path: &str, limit: usize) -> impl Iterator<Item = &str> {
+    let whole = path.strip_suffix('/').unwrap_or(path);
+    let longest = if whole.len() <= limit {
+        whole
+    } else {
+        shorter(whole, limit)
+    };
+    std::iter::successors(Some(longest), |prefix| {
+        let limit = prefix.len().checked_sub(1)?;
+        Some(shorter(prefix, limit))
     })
+}
+
+/// The longest proper prefix of whole segments within `limit` bytes.
+fn shorter(path: &str, limit: usize) -> &str {
+    let within = path.as_bytes().get(..=limit).unwrap_or(path.as_bytes());
+    memrchr(b'/', within)
+        .and_then(|slash| path.get(..slash))
+        .unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -129,11 +142,22 @@ mod tests {
 
     #[test]
     fn prefixes_end_at_segments_and_the_longest_comes_first() {
-        let of = |path| prefixes(path).collect::<Vec<_>>();
+        let of = |path| prefixes(path, 100).collect::<Vec<_>>();
         assert_eq!(of("/a/bc/d"), ["/a/bc/d", "/a/bc", "/a", ""]);
         assert_eq!(of("/a/"), ["/a", ""]);
         assert_eq!(of("/"), [""]);
         assert_eq!(of("*"), ["*", ""]);
         assert_eq!(of(""), [""]);
+    }
+
+    #[test]
+    fn prefixes_longer_than_any_there_is_are_left_out() {
+        let of = |limit| prefixes("/a/bc/d", limit).collect::<Vec<_>>();
+        assert_eq!(of(0), [""]);
+        assert_eq!(of(1), [""]);
+        assert_eq!(of(2), ["/a", ""]);
+        assert_eq!(of(5), ["/a/bc", "/a", ""]);
+        assert_eq!(of(6), ["/a/bc", "/a", ""]);
+        assert_eq!(of(7), ["/a/bc/d", "/a/bc", "/a", ""]);
     }
 }

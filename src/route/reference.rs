@@ -3,6 +3,7 @@
 
 use std::cmp::Reverse;
 use std::net::IpAddr;
+use std::sync::LazyLock;
 
 use http::header::COOKIE;
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
@@ -134,12 +135,18 @@ fn method() -> impl Strategy<Value = Method> {
     prop::sample::select(vec![Method::GET, Method::POST, Method::PUT])
 }
 
+/// Compiled once: that takes longer than all the rest of a test case.
+static REGEXES: LazyLock<Vec<Regex>> = LazyLock::new(|| {
+    let patterns = ["^/a.*$", "^/(a|b)/?$", "^/.*b$", "^/ab/[ab]$"];
+    patterns.map(|pattern| Regex::new(pattern).unwrap()).to_vec()
+});
+
 fn path_match() -> impl Strategy<Value = PathMatch> {
-    let regex = prop::sample::select(vec!["^/a.*$", "^/(a|b)/?$", "^/.*b$", "^/ab/[ab]$"]);
+    let regex = prop::sample::select(REGEXES.as_slice());
     prop_oneof![
         3 => paths().prop_map(PathMatch::Prefix),
         2 => paths().prop_map(PathMatch::Exact),
-        1 => regex.prop_map(|pattern| PathMatch::Regex(Regex::new(pattern).unwrap())),
+        1 => regex.prop_map(PathMatch::Regex),
     ]
 }
 
