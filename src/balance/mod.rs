@@ -8,8 +8,22 @@ use std::sync::atomic::AtomicUsize;
 
 use http::HeaderName;
 
+pub use self::key::KeyParts;
+use self::least_connections::LeastConnections;
+use self::maglev::Maglev;
+use self::random::Random;
+use self::round_robin::RoundRobin;
 use crate::base::rng::Rng;
 use crate::endpoint::State;
+
+mod alias;
+#[cfg(test)]
+mod contract;
+mod key;
+mod least_connections;
+mod maglev;
+mod random;
+mod round_robin;
 
 /// `balance = …` as validated.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -60,7 +74,35 @@ pub trait Balancer: Send + Sync + std::fmt::Debug {
 /// What must continue when a balancer is rebuilt: the position of the rotation.
 pub type Cursor = Arc<AtomicUsize>;
 
-/// The balancer for `candidates` (not empty).
-pub fn build(_spec: &Spec, _candidates: &[Candidate], _cursor: Cursor) -> Box<dyn Balancer> {
-    unimplemented!("being written")
+/// The balancer for `candidates` (of none, one that never picks).
+pub fn build(spec: &Spec, candidates: &[Candidate], cursor: Cursor) -> Box<dyn Balancer> {
+    match spec {
+        Spec::RoundRobin => Box::new(RoundRobin::new(candidates, cursor)),
+        Spec::Random => Box::new(Random::new(candidates)),
+        Spec::LeastConnections => Box::new(LeastConnections::new(candidates)),
+        Spec::Maglev { .. } => Box::new(Maglev::new(candidates)),
+    }
+}
+
+/// The candidates' ids, by which those that were tried are told apart.
+#[derive(Debug)]
+struct Ids(Box<[u32]>);
+
+impl Ids {
+    fn of(candidates: &[Candidate]) -> Self {
+        Self(candidates.iter().map(|candidate| candidate.endpoint.id).collect())
+    }
+
+    fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    fn untried(&self, position: usize, tried: &[u32]) -> bool {
+        self.0.get(position).is_some_and(|id| !tried.contains(id))
+    }
+}
+
+/// The candidates' weights, none of them 0.
+fn weights(candidates: &[Candidate]) -> Box<[u16]> {
+    candidates.iter().map(|candidate| candidate.weight.max(1)).collect()
 }

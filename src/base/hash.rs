@@ -3,7 +3,7 @@
 //! `std`'s hasher differs between processes, so two proxies in front of the same endpoints would
 //! send the same key to different places. XXH3 (64 bit) is fixed by its specification.
 
-use xxhash_rust::xxh3::xxh3_64_with_seed;
+use xxhash_rust::xxh3::{Xxh3Default, xxh3_64_with_seed};
 
 /// Hashes `bytes`; the same input gives the same output everywhere, for ever.
 pub fn stable(bytes: &[u8]) -> u64 {
@@ -13,4 +13,32 @@ pub fn stable(bytes: &[u8]) -> u64 {
 /// As [`stable`], with a seed, for algorithms that need several independent hashes of one key.
 pub fn stable_seeded(bytes: &[u8], seed: u64) -> u64 {
     xxh3_64_with_seed(bytes, seed)
+}
+
+/// As [`stable`], of bytes that do not lie in one piece.
+pub fn stable_of(bytes: impl Iterator<Item = u8>) -> u64 {
+    let mut hasher = Xxh3Default::new();
+    for byte in bytes {
+        hasher.update(&[byte]);
+    }
+    hasher.digest()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn is_what_the_specification_says() {
+        // From the test vectors of xxHash 0.8.
+        assert_eq!(stable(b""), 0x2D06_8005_38D3_94C2);
+    }
+
+    #[test]
+    fn does_not_depend_on_how_the_bytes_arrive() {
+        let bytes: Vec<u8> = (0..=255).cycle().take(1000).collect();
+        for length in [0, 1, 16, 17, 240, 241, 1000] {
+            assert_eq!(stable_of(bytes[..length].iter().copied()), stable(&bytes[..length]));
+        }
+    }
 }
