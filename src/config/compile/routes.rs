@@ -1,0 +1,189 @@
+//! Routes: which listeners they are for, where they lead, and whether a request can reach them.
+
+use std::collections::BTreeMap;
+
+use super::Names;
+use crate::config::diagnostic::{Context, Diagnostic};
+use crate::config::plan::{Action, Forward, Route};
+use crate::config::schema::listener::Serve;
+use crate::config::schema::{Schema, action, route};
+use crate::route::Matcher;
+
+/// The routes of the plan, in the same order; those with errors are left out.
+pub fn compile(cx: &Context<'_>, schema: &Schema, listeners: &mut Names<'_>, upstreams: &mut Names<'_>) -> Vec<Route> {
+    let names = names(cx, schema);
+    let before = cx.errors();
+    let mut is_whole = schema.routes.iter().all(|route| route.is_whole);
+    let mut planned = Vec::new();
+    // Positions in `schema.routes` of those planned.
+    let mut positions = Vec::new();
+    for (n, (written, name)) in schema.routes.iter().zip(names).enumerate() {
+        let for_listeners = for_listeners(cx, written, schema, listeners);
+        let action = written
+            .action
+            .as_ref()
+            .and_then(|action| compile_action(cx, action, upstreams));
+        let (Some(for_listeners), Some(action)) = (for_listeners, action) else {
+            is_whole = false;
+            continue;
+        };
+        if written.is_whole {
+            positions.push(n);
+            planned.push(Route {
+                name: name.into(),
+                listeners: for_listeners,
+                matcher: written.matcher.clone(),
+                action,
+            });
+        }
+    }
+    check_reach(cx, schema, &planned, &positions);
+    if is_whole && cx.errors() == before && !schema.is_partial {
+        check_service(cx, schema, &planned);
+    }
+    planned
+}
+
+/// Each route's name; those without one are called by their number. Reports names used twice.
+fn names(cx: &Context<'_>, schema: &Schema) -> Vec<String> {
+    let mut first = BTreeMap::new();
+    let mut names = Vec::new();
+    for (n, route) in schema.routes.iter().enumerate() {
+        let name = match &route.name {
+            Some(name) => name.value.clone(),
+            None => format!("route-{}", n + 1),
+        };
+        let span = route.name.as_ref().map_or(route.span, |name| name.span);
+        match first.get(&name) {
+            Some(place) => cx.push(
+                Diagnostic::error(span, format!("two routes have the name `{name}`"))
+                    .label("again here")
+                    .related(*place, "first here"),
+            ),
+            None => {
+                first.insert(name.clone(), span);
+            }
+        }
+        names.push(name);
+    }
+    names
+}
+
+/// Indexes of the listeners `route` is for; `None` when one of them was wrong.
+fn for_listeners(
+    cx: &Context<'_>,
+    route: &route::Route,
+    schema: &Schema,
+    listeners: &mut Names<'_>,
+) -> Option<Vec<usize>> {
+    let is_http = |n: usize| {
+        schema
+            .listeners
+            .get(n)
+            .is_some_and(|listener| matches!(listener.serve, Some(Serve::Http(_))))
+    };
+    let Some(written) = &route.listeners else {
+        let all: Vec<usize> = (0..schema.listeners.len()).filter(|n| is_http(*n)).collect();
+        // Without any listener that has been said already; one that is wrong may have been meant for HTTP.
+        let is_settled = schema.listeners.iter().all(|listener| listener.serve.is_some());
+        if all.is_empty() && is_settled && !schema.listeners.is_empty() && !schema.is_partial {
+            cx.push(Diagnostic::error(route.span, "no listener serves this route").label("there is no http listener"));
+        }
+        return Some(all);
+    };
+    if written.value.is_empty() && route.is_whole {
+        cx.push(Diagnostic::error(written.span, "no listener serves this route").label("this list is empty"));
+    }
+    let mut all = Vec::new();
+    for name in &written.value {
+        let n = listeners.resolve(cx, name);
+        if let Some(n) = n
+            && let Some(Serve::Tcp(_)) = schema.listeners.get(n).and_then(|listener| listener.serve.as_ref())
+        {
+            let message = format!("routes are for http listeners, `{}` is a tcp listener", name.value);
+            let place = schema.listeners.get(n).map_or(name.span, |listener| listener.name.span);
+            cx.push(Diagnostic::error(name.span, message).related(place, "defined here"));
+        }
+        all.push(n);
+    }
+    let mut all = all.into_iter().collect::<Option<Vec<usize>>>()?;
+    all.sort_unstable();
+    all.dedup();
+    Some(all)
+}
+
+fn compile_action(cx: &Context<'_>, action: &action::Action, upstreams: &mut Names<'_>) -> Option<Action> {
+    Some(match action {
+        action::Action::Forward(forward) => {
+            let resolve = |(name, weight): &(_, u32)| Some((upstreams.resolve(cx, name), *weight));
+            let split: Vec<_> = forward.split.iter().filter_map(resolve).collect();
+            Action::Forward(Forward {
+                split: split
+                    .into_iter()
+                    .map(|(n, weight)| Some((n?, weight)))
+                    .collect::<Option<_>>()?,
+                timeout: forward.timeout,
+                max_body: forward.max_body,
+            })
+        }
+        action::Action::Redirect(redirect) => Action::Redirect(redirect.clone()),
+        action::Action::Respond(respond) => Action::Respond(respond.clone()),
+    })
+}
+
+/// Reports HTTP listeners that would answer everything with 404.
+fn check_service(cx: &Context<'_>, schema: &Schema, planned: &[Route]) {
+    for (n, listener) in schema.listeners.iter().enumerate() {
+        let is_http = matches!(listener.serve, Some(Serve::Http(_)));
+        if is_http && !planned.iter().any(|route| route.listeners.contains(&n)) {
+            let message = format!("no route serves the listener `{}`", listener.name.value);
+            let hint = match schema.routes.is_empty() {
+                true => "add `[[routes]]` with an `upstream`, or set `protocol = \"tcp\"` and an `upstream` here",
+                false => "every route is narrowed to others by its `listeners`",
+            };
+            cx.push(Diagnostic::error(listener.name.span, message).help(hint));
+        }
+    }
+}
+
+/// Reports routes that others hide on every listener they are for. `positions`: where each planned one was written.
+fn check_reach(cx: &Context<'_>, schema: &Schema, planned: &[Route], positions: &[usize]) {
+    // For each planned route the one that hides it, per listener.
+    let mut hidden: Vec<Vec<usize>> = vec![Vec::new(); planned.len()];
+    for listener in 0..schema.listeners.len() {
+        let here: Vec<usize> = (0..planned.len())
+            .filter(|n| planned[*n].listeners.contains(&listener))
+            .collect();
+        let matchers: Vec<&Matcher> = here.iter().map(|n| &planned[*n].matcher).collect();
+        for (route, by) in unreachable(&matchers) {
+            if let (Some(route), Some(by)) = (here.get(route), here.get(by))
+                && let Some(hidden) = hidden.get_mut(*route)
+            {
+                hidden.push(*by);
+            }
+        }
+    }
+    let written = |n: usize| positions.get(n).and_then(|n| schema.routes.get(*n));
+    for (n, (route, by)) in planned.iter().zip(&hidden).enumerate() {
+        let (Some(first), Some(at)) = (by.first(), written(n)) else {
+            continue;
+        };
+        if by.len() < route.listeners.len() {
+            continue;
+        }
+        let span = at.name.as_ref().map_or(at.span, |name| name.span);
+        let error = Diagnostic::error(span, format!("no request can reach the route `{}`", route.name));
+        cx.push(match (written(*first), planned.get(*first)) {
+            (Some(other), Some(by)) => {
+                let place = other.name.as_ref().map_or(other.span, |name| name.span);
+                error.related(place, format!("`{}` takes every request it would match", by.name))
+            }
+            _ => error,
+        });
+    }
+}
+
+/// Which of `matchers` another one hides: pairs of positions.
+fn unreachable(_matchers: &[&Matcher]) -> Vec<(usize, usize)> {
+    Vec::new()
+}
