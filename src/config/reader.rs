@@ -19,6 +19,9 @@ pub struct Shape {
     pub later: &'static [&'static str],
 }
 
+/// A key and its value.
+pub type Entry = (At<String>, Node);
+
 /// Longest time that can be set for anything.
 const LONGEST: Duration = Duration::from_secs(365 * 86_400);
 
@@ -108,10 +111,8 @@ impl<'a> Fields<'a> {
         }
     }
 
-    pub fn number<T: TryFrom<i64> + Display>(&self, key: &str, range: RangeInclusive<T>) -> Option<T>
-    where
-        T: PartialOrd + Copy,
-    {
+    /// An integer within `range`.
+    pub fn number<T: TryFrom<i64> + PartialOrd + Display>(&self, key: &str, range: RangeInclusive<T>) -> Option<T> {
         let node = self.get(key)?;
         let Value::Integer(number) = node.value else {
             return mismatch(self.cx, node, "an integer", &within(&range));
@@ -209,7 +210,7 @@ impl<'a> Fields<'a> {
     }
 
     /// A table whose keys are the user's, such as header names.
-    pub fn entries(&self, key: &str, what: &str) -> Option<At<&'a [(At<String>, Node)]>> {
+    pub fn entries(&self, key: &str, what: &str) -> Option<At<&'a [Entry]>> {
         let node = self.get(key)?;
         match &node.value {
             Value::Table(table) => Some(At {

@@ -119,7 +119,10 @@ fn path(fields: &Fields<'_>) -> PathMatch {
             .push(Diagnostic::error(second.span, message).related(first.span, "already said here"));
     }
     let expected = "expected a path such as \"/api\"";
-    let prefix = || Some(PathMatch::Prefix(fields.parsed("path", expected, plain_path)?.value)).map(without_last_slash);
+    let prefix = || {
+        let path = fields.parsed("path", expected, plain_path)?.value;
+        Some(without_last_slash(PathMatch::Prefix(path)))
+    };
     let exact = || {
         Some(PathMatch::Exact(
             fields.parsed("path_exact", expected, plain_path)?.value,

@@ -1,0 +1,220 @@
+//! Configuration files as tests: the examples load, and every error reads exactly as it is written down.
+//!
+//! `UPDATE_GOLDEN=1 cargo nextest run --test config` writes the expected reports anew.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use evenkeel::config::environment::{Environment, Privilege};
+use evenkeel::config::report::Report;
+use evenkeel::config::{Loaded, load_in, load_text_in, schema};
+use rcgen::{CertificateParams, KeyPair, date_time_ymd};
+use tempfile::TempDir;
+
+/// Midnight UTC on 2026-01-01.
+const NOW: i64 = 1_767_225_600;
+
+/// A folder with the certificates the files name by `${CERT_DIR}`.
+fn certificates() -> TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    let make = |stem: &str, name: &str, not_after| {
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::new([name.to_string()]).unwrap();
+        params.not_before = date_time_ymd(2020, 1, 1);
+        params.not_after = not_after;
+        let file = |ending: &str| dir.path().join(format!("{stem}.{ending}"));
+        std::fs::write(file("pem"), params.self_signed(&key).unwrap().pem()).unwrap();
+        std::fs::write(file("key"), key.serialize_pem()).unwrap();
+    };
+    make("shop", "shop.example", date_time_ymd(2100, 1, 1));
+    make("wildcard", "*.tenants.example", date_time_ymd(2100, 1, 1));
+    make("internal-ca", "ca.internal", date_time_ymd(2100, 1, 1));
+    make("expired", "expired.example", date_time_ymd(2025, 12, 1));
+    make("soon", "soon.example", date_time_ymd(2026, 1, 9));
+    std::fs::write(dir.path().join("empty.pem"), "no certificate here\n").unwrap();
+    dir
+}
+
+fn environment(certificates: &Path, privilege: Privilege) -> Environment {
+    let dir = certificates.to_str().unwrap().to_owned();
+    let variables = move |name: &str| match name {
+        "CERT_DIR" => Some(dir.clone()),
+        "UPSTREAM" => Some("site".into()),
+        "BROKEN_TIMEOUT" => Some("5 parsecs".into()),
+        _ => None,
+    };
+    Environment::new(variables, NOW, privilege)
+}
+
+/// The `*.toml` files in `dir`, a path relative to the repository, sorted.
+fn files(dir: &str) -> Vec<PathBuf> {
+    let mut files: Vec<PathBuf> = std::fs::read_dir(dir)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.extension().is_some_and(|ending| ending == "toml"))
+        .collect();
+    files.sort();
+    files
+}
+
+/// What loading `path` says, the temporary folder replaced.
+fn load(path: &Path, privilege: Privilege) -> (Result<Loaded, Report>, String) {
+    let dir = certificates();
+    let loaded = load_in(&environment(dir.path(), privilege), path);
+    let text = match &loaded {
+        Ok(loaded) => loaded.warnings.to_string(),
+        Err(report) => report.to_string(),
+    };
+    (loaded, text.replace(dir.path().to_str().unwrap(), "CERT_DIR"))
+}
+
+/// Compares with the `.stderr` file beside `path`; no such file stands for an empty report. Returns what is wrong.
+fn compare(path: &Path, text: &str) -> Option<String> {
+    let golden = path.with_extension("stderr");
+    if std::env::var_os("UPDATE_GOLDEN").is_some() {
+        match text {
+            "" => drop(std::fs::remove_file(&golden)),
+            text => std::fs::write(&golden, text).unwrap(),
+        }
+        return None;
+    }
+    let expected = std::fs::read_to_string(&golden).unwrap_or_default();
+    (expected != text).then(|| format!("--- {}: expected\n{expected}--- but was\n{text}", path.display()))
+}
+
+#[test]
+fn invalid_files_are_reported_as_written_down() {
+    let files = files("tests/data/config/invalid");
+    assert!(files.len() >= 45, "only {} invalid files found", files.len());
+    let mut wrong = Vec::new();
+    for path in &files {
+        let user = path.ends_with("port_without_right.toml");
+        let privilege = match user {
+            true => Privilege { first_free_port: 1024 },
+            false => Privilege::ALL,
+        };
+        let (loaded, text) = load(path, privilege);
+        match loaded {
+            Ok(_) => wrong.push(format!("{} loads", path.display())),
+            Err(report) => {
+                assert!(
+                    report.errors().count() > 0,
+                    "{}: rejected without an error",
+                    path.display()
+                );
+                check_entries(path, &report, &text);
+            }
+        }
+        wrong.extend(compare(path, &text));
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// What machines are told has the same places as what people read.
+fn check_entries(path: &Path, report: &Report, text: &str) {
+    for entry in report.entries() {
+        if let (Some(file), Some(line), Some(column)) = (entry.file, entry.line, entry.column) {
+            let place = format!("--> {file}:{line}:{column}\n");
+            assert!(text.contains(&place), "{}: {place}{text}", path.display());
+        }
+    }
+}
+
+#[test]
+fn valid_files_load() {
+    let files = files("tests/data/config/valid");
+    assert!(files.len() >= 5, "only {} valid files found", files.len());
+    let mut wrong = Vec::new();
+    for path in &files {
+        let (loaded, text) = load(path, Privilege::ALL);
+        match loaded {
+            Ok(_) => wrong.extend(compare(path, &text)),
+            Err(_) => wrong.push(format!("{} does not load\n{text}", path.display())),
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn examples_load_without_a_warning() {
+    let mut files = files("config");
+    assert!(files.len() >= 9, "only {} examples found", files.len());
+    files.push("config/several/evenkeel.toml".into());
+    for path in &files {
+        let (loaded, text) = load(path, Privilege::ALL);
+        assert!(loaded.is_ok(), "{}\n{text}", path.display());
+        // The reference shows a pattern that matches nothing.
+        let warnings = usize::from(path.ends_with("reference.toml"));
+        assert_eq!(
+            loaded.unwrap().warnings.diagnostics.len(),
+            warnings,
+            "{}\n{text}",
+            path.display()
+        );
+    }
+}
+
+#[test]
+fn the_reference_has_every_key() {
+    let reference = std::fs::read_to_string("config/reference.toml").unwrap();
+    let table: toml::Table = reference.parse().unwrap();
+    let mut written = BTreeSet::new();
+    collect_keys(&toml::Value::Table(table), &mut written);
+    let mut count = 0;
+    for (what, keys) in schema::keys() {
+        for key in keys {
+            count += 1;
+            assert!(
+                written.contains(*key),
+                "`{key}` of {what} is missing in config/reference.toml"
+            );
+        }
+    }
+    assert!(count > 90, "only {count} keys found");
+}
+
+fn collect_keys(value: &toml::Value, keys: &mut BTreeSet<String>) {
+    match value {
+        toml::Value::Table(table) => {
+            for (key, value) in table {
+                keys.insert(key.clone());
+                collect_keys(value, keys);
+            }
+        }
+        toml::Value::Array(values) => values.iter().for_each(|value| collect_keys(value, keys)),
+        _ => {}
+    }
+}
+
+#[test]
+fn every_kind_of_table_has_its_keys_in_the_reference() {
+    // `timeout` stands in two kinds of tables and `idle_timeout` in two kinds of listeners: loading the reference with
+    // one kind removed must leave the other.
+    let (loaded, text) = load(Path::new("config/reference.toml"), Privilege::ALL);
+    let plan = loaded.expect(&text).plan;
+    assert_eq!(plan.listeners.len(), 4);
+    assert_eq!(plan.routes.len(), 5);
+    assert_eq!(plan.upstreams.len(), 3);
+    assert!(plan.upstreams[0].health.is_some() && plan.upstreams[1].tls.is_some());
+}
+
+#[test]
+fn a_text_alone_loads_with_defaults() {
+    let text = "[listeners.a]\nbind = ':0'\n[[routes]]\nupstream = 'a'\n[upstreams.a]\nendpoints = [':9001']\n";
+    let env = Environment::new(|_| None, NOW, Privilege { first_free_port: 1024 });
+    let plan = load_text_in(&env, "demo", text)
+        .map_err(|report| report.to_string())
+        .unwrap()
+        .plan;
+    assert_eq!(&*plan.routes[0].name, "route-1");
+    assert_eq!(plan.routes[0].listeners, [0]);
+    assert!(plan.server.workers >= 1 && plan.admin.is_none() && plan.access_log.format.is_none());
+}
+
+#[test]
+fn files_come_in_the_order_of_their_names_after_the_including_one() {
+    let (loaded, text) = load(Path::new("config/several/evenkeel.toml"), Privilege::ALL);
+    let plan = loaded.expect(&text).plan;
+    let names: Vec<&str> = plan.routes.iter().map(|route| &*route.name).collect();
+    assert_eq!(names, ["blog", "shop"]);
+}
