@@ -156,7 +156,10 @@ impl<'a> Fields<'a> {
                 key,
                 node,
                 &self.cx.text(node.span),
-                format!("expected {least:?} to 365 days"),
+                match least.is_zero() {
+                    true => "expected at most 365 days".into(),
+                    false => format!("expected {least:?} to 365 days"),
+                },
             ),
         }
     }

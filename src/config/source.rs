@@ -161,6 +161,7 @@ impl Gathering<'_, '_> {
                     match node.value {
                         Value::Array(routes) => document.routes.extend(routes),
                         _ => {
+                            document.is_partial = true;
                             let hint = "routes are a list: each begins with `[[routes]]`";
                             mismatch::<()>(self.cx, &node, "a list of routes", hint);
                         }
@@ -186,6 +187,7 @@ impl Gathering<'_, '_> {
 
     fn merge_named(&mut self, what: &'static str, node: Node) {
         let Value::Table(table) = node.value else {
+            self.document.is_partial = true;
             let hint = format!("each {what} has a table of its own: `[{what}s.NAME]`");
             mismatch::<()>(self.cx, &node, "a table", &hint);
             return;

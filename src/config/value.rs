@@ -1,5 +1,7 @@
 //! A TOML document as an owned tree in which every value knows its place and variables are expanded.
 
+use std::ops::Range;
+
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
@@ -76,7 +78,7 @@ pub fn parse(cx: &mut Context<'_>, source: usize) -> (Table, bool) {
         if cx.is_damaged(*span) {
             continue;
         }
-        let line = line_of(&text, span.start);
+        let line = unreadable_lines(&text, span.start);
         let around = enclosing(root.get_ref(), span.start).unwrap_or(line.clone());
         let region = Span {
             source,
@@ -106,9 +108,26 @@ pub fn parse(cx: &mut Context<'_>, source: usize) -> (Table, bool) {
     (table, is_whole)
 }
 
+/// The line of a syntax error, and when it is a header that of everything that would be in the wrong section.
+fn unreadable_lines(text: &str, at: usize) -> Range<usize> {
+    let line = line_of(text, at);
+    let is_header = |line: &str| line.trim_start().starts_with('[');
+    if !text.get(line.clone()).is_some_and(is_header) {
+        return line;
+    }
+    let mut end = line.end;
+    for next in text.get(line.end..).unwrap_or("").split_inclusive('\n').skip(1) {
+        if is_header(next) {
+            break;
+        }
+        end += next.len();
+    }
+    line.start..end
+}
+
 /// The place of the outermost value that is not a whole section and holds byte `at`.
-fn enclosing(table: &DeTable<'_>, at: usize) -> Option<std::ops::Range<usize>> {
-    fn within(value: &Spanned<DeValue<'_>>, at: usize) -> Option<std::ops::Range<usize>> {
+fn enclosing(table: &DeTable<'_>, at: usize) -> Option<Range<usize>> {
+    fn within(value: &Spanned<DeValue<'_>>, at: usize) -> Option<Range<usize>> {
         let span = value.span();
         if span.start <= at && at <= span.end {
             return Some(span);
@@ -124,7 +143,6 @@ fn enclosing(table: &DeTable<'_>, at: usize) -> Option<std::ops::Range<usize>> {
 
 fn syntax_error(text: &str, span: Span, message: &str) -> Diagnostic {
     let (what, expected) = message.split_once(", expected ").unwrap_or((message, ""));
-    let error = Diagnostic::error(span, what);
     if what == "duplicate key" {
         let key = text.get(span.start..span.end).unwrap_or("");
         let error = Diagnostic::error(span, format!("`{key}` is defined twice")).label("again here");
@@ -133,6 +151,18 @@ fn syntax_error(text: &str, span: Span, message: &str) -> Diagnostic {
             None => error,
         };
     }
+    let (what, expected) = match (what, expected) {
+        ("string values must be quoted", _) if span.start == span.end => ("the value is missing", "a value"),
+        ("string values must be quoted", _) => ("this is no value", "a string in quotes, a number, `true` or `false`"),
+        ("invalid basic string", "`\"`") => ("the string is not closed", "`\"`"),
+        ("invalid literal string", "`'`") => ("the string is not closed", "`'`"),
+        ("unclosed table", expected) => ("the header is not closed", expected),
+        ("unclosed array", expected) => ("the list is not closed", expected),
+        ("unclosed inline table", expected) => ("the table is not closed", expected),
+        ("key with no value", expected) => ("the key has no value", expected),
+        other => other,
+    };
+    let error = Diagnostic::error(span, what);
     match expected {
         "" => error,
         _ => error.label(format!("expected {expected}")),

@@ -194,11 +194,12 @@ fn respond(fields: &Fields<'_>) -> Option<Respond> {
 
 /// `status`, where `accept` says which ones there may be.
 fn status(fields: &Fields<'_>, expected: &str, accept: impl Fn(u16) -> bool) -> Option<At<StatusCode>> {
-    let number: u16 = fields.number("status", 100..=599)?;
+    let number: i64 = fields.number("status", i64::MIN..=i64::MAX)?;
     let span = fields.get("status").map_or(fields.span, |node| node.span);
-    match StatusCode::from_u16(number) {
-        Ok(value) if accept(number) => Some(At { value, span }),
-        _ => {
+    let status = u16::try_from(number).ok().filter(|number| accept(*number));
+    match status.and_then(|number| StatusCode::from_u16(number).ok()) {
+        Some(value) => Some(At { value, span }),
+        None => {
             fields
                 .cx
                 .push(Diagnostic::error(span, format!("`status` cannot be {number}")).label(expected));

@@ -64,6 +64,9 @@ fn socket(cx: &Context<'_>, path: &str, span: Span) -> Option<std::path::PathBuf
 
 /// A host name or `*.` and a host name, without port; lower case.
 pub fn host_pattern(text: &str) -> Result<HostPattern, String> {
+    if text.is_empty() {
+        return Err("an empty string is not a host name".into());
+    }
     if text == "*" {
         return Err("`*` alone is every host: leave the host out for that".into());
     }
@@ -153,7 +156,7 @@ pub fn header_fields(fields: &Fields<'_>, key: &str) -> Vec<(HeaderName, HeaderV
             let message = format!("the header field `{header}` stands here twice");
             fields
                 .cx
-                .push(Diagnostic::error(name.span, message).label("names differ not by upper and lower case"));
+                .push(Diagnostic::error(name.span, message).label("upper and lower case make no difference"));
             continue;
         }
         let expected = "expected the value of a header field";
