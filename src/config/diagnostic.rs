@@ -1,6 +1,6 @@
 //! What is said about a configuration: places in its files, diagnostics, and where they are collected.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -15,6 +15,35 @@ pub struct Source {
     /// What relative paths in it are relative to.
     pub dir: PathBuf,
     pub text: Arc<str>,
+    /// Where each line begins.
+    lines: Vec<usize>,
+}
+
+impl Source {
+    pub fn new(name: String, dir: PathBuf, text: String) -> Self {
+        let lines = std::iter::once(0).chain(memchr::memchr_iter(b'\n', text.as_bytes()).map(|n| n + 1));
+        Self {
+            name,
+            dir,
+            lines: lines.collect(),
+            text: text.into(),
+        }
+    }
+
+    /// The number, from 0, of the line that byte `at` stands on.
+    pub fn line_number(&self, at: usize) -> usize {
+        self.lines
+            .partition_point(|start| *start <= at.min(self.text.len()))
+            .saturating_sub(1)
+    }
+
+    /// The line that byte `at` stands on, without its `\n`.
+    pub fn line(&self, at: usize) -> Range<usize> {
+        let n = self.line_number(at);
+        let start = self.lines.get(n).copied().unwrap_or_default();
+        let end = self.lines.get(n + 1).map_or(self.text.len(), |next| next - 1);
+        start..end
+    }
 }
 
 /// A place: bytes `start..end` of a source.
@@ -134,7 +163,9 @@ pub struct Context<'e> {
     pub env: &'e Environment,
     pub sources: Vec<Source>,
     diagnostics: RefCell<Vec<Diagnostic>>,
-    /// Regions a syntax error made unreadable: nothing more is said about them.
+    /// How many of them are errors.
+    errors: Cell<usize>,
+    /// Regions a syntax error made unreadable: nothing more is said about them. Ordered by source.
     damaged: Vec<Span>,
 }
 
@@ -144,6 +175,7 @@ impl<'e> Context<'e> {
             env,
             sources: Vec::new(),
             diagnostics: RefCell::default(),
+            errors: Cell::new(0),
             damaged: Vec::new(),
         }
     }
@@ -152,13 +184,16 @@ impl<'e> Context<'e> {
     pub fn push(&self, diagnostic: Diagnostic) {
         let is_noise = diagnostic.place.as_ref().is_some_and(|at| self.is_damaged(at.span));
         if !is_noise {
-            self.diagnostics.borrow_mut().push(diagnostic);
+            self.push_always(diagnostic);
         }
     }
 
-    /// Collects the errors that damage was marked for.
-    pub fn push_all(&self, diagnostics: Vec<Diagnostic>) {
-        self.diagnostics.borrow_mut().extend(diagnostics);
+    /// Collects `diagnostic`, also where damage was marked: for the error that did it.
+    pub fn push_always(&self, diagnostic: Diagnostic) {
+        if diagnostic.severity == Severity::Error {
+            self.errors.set(self.errors.get() + 1);
+        }
+        self.diagnostics.borrow_mut().push(diagnostic);
     }
 
     /// From now on nothing is said about `span`.
@@ -167,15 +202,14 @@ impl<'e> Context<'e> {
     }
 
     pub fn is_damaged(&self, span: Span) -> bool {
-        self.damaged
-            .iter()
-            .any(|d| d.source == span.source && span.start <= d.end && d.start <= span.end)
+        let first = self.damaged.partition_point(|d| d.source < span.source);
+        let mut here = self.damaged.iter().skip(first).take_while(|d| d.source == span.source);
+        here.any(|d| span.start <= d.end && d.start <= span.end)
     }
 
     /// How many errors were collected so far.
     pub fn errors(&self) -> usize {
-        let diagnostics = self.diagnostics.borrow();
-        diagnostics.iter().filter(|d| d.severity == Severity::Error).count()
+        self.errors.get()
     }
 
     /// The sources, and the diagnostics in the order of their places.
@@ -203,30 +237,17 @@ impl<'e> Context<'e> {
 /// The name nearest to `word`, when it is near enough to be a slip: a third of its letters at most.
 pub fn nearest<'a>(word: &str, names: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     // Both bounds keep the cost of a broken file small.
-    let (longest_word, most_names) = (64, 1000);
+    let (longest_word, most_names) = (64, 500);
     let slips = (word.chars().count() / 3).max(1);
+    let word = word.to_lowercase();
     names
         .into_iter()
         .take(most_names)
-        .filter(|name| word.len() <= longest_word && name.len() <= longest_word)
-        .map(|name| {
-            (
-                strsim::damerau_levenshtein(&word.to_lowercase(), &name.to_lowercase()),
-                name,
-            )
-        })
+        .filter(|name| word.len().abs_diff(name.len()) <= slips && word.len().max(name.len()) <= longest_word)
+        .map(|name| (strsim::damerau_levenshtein(&word, &name.to_lowercase()), name))
         .filter(|(distance, _)| *distance <= slips)
         .min_by_key(|(distance, _)| *distance)
         .map(|(_, name)| name)
-}
-
-/// The line of `text` that byte `at` stands on, without its line end.
-pub fn line_of(text: &str, at: usize) -> Range<usize> {
-    let at = at.min(text.len());
-    let bytes = text.as_bytes();
-    let start = bytes.iter().take(at).rposition(|b| *b == b'\n').map_or(0, |n| n + 1);
-    let end = memchr::memchr(b'\n', bytes.get(at..).unwrap_or_default()).map_or(text.len(), |n| at + n);
-    start..end
 }
 
 #[cfg(test)]
@@ -244,9 +265,17 @@ mod tests {
 
     #[test]
     fn finds_lines() {
-        let text = "ab\ncd\n";
-        for (at, line) in [(0, "ab"), (2, "ab"), (3, "cd"), (5, "cd"), (6, ""), (99, "")] {
-            assert_eq!(&text[line_of(text, at)], line, "{at}");
+        let source = Source::new(String::new(), PathBuf::new(), "ab\ncd\n".into());
+        for (at, number, line) in [
+            (0, 0, "ab"),
+            (2, 0, "ab"),
+            (3, 1, "cd"),
+            (5, 1, "cd"),
+            (6, 2, ""),
+            (99, 2, ""),
+        ] {
+            assert_eq!(source.line_number(at), number, "{at}");
+            assert_eq!(&source.text[source.line(at)], line, "{at}");
         }
     }
 }

@@ -13,6 +13,7 @@ mod reader;
 pub mod report;
 pub mod schema;
 mod source;
+mod syntax;
 mod value;
 mod variable;
 

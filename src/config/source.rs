@@ -119,11 +119,7 @@ impl Gathering<'_, '_> {
 
     fn add_text(&mut self, name: String, dir: PathBuf, text: String) {
         let source = self.cx.sources.len();
-        self.cx.sources.push(Source {
-            name,
-            dir,
-            text: text.into(),
-        });
+        self.cx.sources.push(Source::new(name, dir, text));
         let (table, is_whole) = parse(self.cx, source);
         self.document.is_partial |= !is_whole;
         let includes = self.merge(source, table);

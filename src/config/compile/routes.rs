@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::Names;
-use crate::config::diagnostic::{Context, Diagnostic};
+use crate::config::diagnostic::{Context, Diagnostic, Span};
 use crate::config::plan::{Action, Forward, Route};
 use crate::config::schema::listener::Serve;
 use crate::config::schema::{Schema, action, route};
@@ -53,12 +53,12 @@ fn names(cx: &Context<'_>, schema: &Schema) -> Vec<String> {
             Some(name) => name.value.clone(),
             None => format!("route-{}", n + 1),
         };
-        let span = route.name.as_ref().map_or(route.span, |name| name.span);
+        let span = place(route);
         match first.get(&name) {
-            Some(place) => cx.push(
+            Some(earlier) => cx.push(
                 Diagnostic::error(span, format!("two routes have the name `{name}`"))
                     .label("again here")
-                    .related(*place, "first here"),
+                    .related(*earlier, "first here"),
             ),
             None => {
                 first.insert(name.clone(), span);
@@ -133,9 +133,14 @@ fn compile_action(cx: &Context<'_>, action: &action::Action, upstreams: &mut Nam
 
 /// Reports HTTP listeners that would answer everything with 404.
 fn check_service(cx: &Context<'_>, schema: &Schema, planned: &[Route]) {
-    for (n, listener) in schema.listeners.iter().enumerate() {
-        let is_http = matches!(listener.serve, Some(Serve::Http(_)));
-        if is_http && !planned.iter().any(|route| route.listeners.contains(&n)) {
+    let mut is_served = vec![false; schema.listeners.len()];
+    for n in planned.iter().flat_map(|route| &route.listeners) {
+        if let Some(served) = is_served.get_mut(*n) {
+            *served = true;
+        }
+    }
+    for (listener, is_served) in schema.listeners.iter().zip(is_served) {
+        if matches!(listener.serve, Some(Serve::Http(_))) && !is_served {
             let message = format!("no route serves the listener `{}`", listener.name.value);
             let hint = match schema.routes.is_empty() {
                 true => "add `[[routes]]` with an `upstream`, or set `protocol = \"tcp\"` and an `upstream` here",
@@ -148,39 +153,54 @@ fn check_service(cx: &Context<'_>, schema: &Schema, planned: &[Route]) {
 
 /// Reports routes that others hide on every listener they are for. `positions`: where each planned one was written.
 fn check_reach(cx: &Context<'_>, schema: &Schema, planned: &[Route], positions: &[usize]) {
-    // For each planned route the one that hides it, per listener.
-    let mut hidden: Vec<Vec<usize>> = vec![Vec::new(); planned.len()];
-    for listener in 0..schema.listeners.len() {
-        let here: Vec<usize> = (0..planned.len())
-            .filter(|n| planned[*n].listeners.contains(&listener))
+    // The routes of each listener; listeners with the same routes are looked at once.
+    let mut by_listener = vec![Vec::new(); schema.listeners.len()];
+    for (n, route) in planned.iter().enumerate() {
+        for listener in &route.listeners {
+            if let Some(routes) = by_listener.get_mut(*listener) {
+                routes.push(n);
+            }
+        }
+    }
+    let mut listeners_with: BTreeMap<Vec<usize>, usize> = BTreeMap::new();
+    for routes in by_listener {
+        *listeners_with.entry(routes).or_default() += 1;
+    }
+    // For each planned route: on how many listeners it is hidden, and a route that hides it.
+    let mut hidden = vec![(0, 0); planned.len()];
+    for (routes, listeners) in listeners_with {
+        let matchers: Vec<&Matcher> = routes
+            .iter()
+            .filter_map(|n| planned.get(*n))
+            .map(|route| &route.matcher)
             .collect();
-        let matchers: Vec<&Matcher> = here.iter().map(|n| &planned[*n].matcher).collect();
         for (route, by) in unreachable(&matchers) {
-            if let (Some(route), Some(by)) = (here.get(route), here.get(by))
-                && let Some(hidden) = hidden.get_mut(*route)
+            if let (Some(route), Some(by)) = (routes.get(route), routes.get(by))
+                && let Some(entry) = hidden.get_mut(*route)
             {
-                hidden.push(*by);
+                *entry = (entry.0 + listeners, *by);
             }
         }
     }
     let written = |n: usize| positions.get(n).and_then(|n| schema.routes.get(*n));
-    for (n, (route, by)) in planned.iter().zip(&hidden).enumerate() {
-        let (Some(first), Some(at)) = (by.first(), written(n)) else {
-            continue;
-        };
-        if by.len() < route.listeners.len() {
+    for (n, (route, (times, by))) in planned.iter().zip(hidden).enumerate() {
+        if times == 0 || times < route.listeners.len() {
             continue;
         }
-        let span = at.name.as_ref().map_or(at.span, |name| name.span);
-        let error = Diagnostic::error(span, format!("no request can reach the route `{}`", route.name));
-        cx.push(match (written(*first), planned.get(*first)) {
-            (Some(other), Some(by)) => {
-                let place = other.name.as_ref().map_or(other.span, |name| name.span);
-                error.related(place, format!("`{}` takes every request it would match", by.name))
-            }
-            _ => error,
-        });
+        if let (Some(at), Some(other), Some(by)) = (written(n), written(by), planned.get(by)) {
+            cx.push(
+                Diagnostic::error(place(at), format!("no request can reach the route `{}`", route.name)).related(
+                    place(other),
+                    format!("`{}` takes every request it would match", by.name),
+                ),
+            );
+        }
     }
+}
+
+/// Where a route is named, or begins.
+fn place(route: &route::Route) -> Span {
+    route.name.as_ref().map_or(route.span, |name| name.span)
 }
 
 /// Which of `matchers` another one hides: pairs of positions.
