@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use evenkeel::config::environment::{Environment, Privilege};
 use evenkeel::config::report::Report;
 use evenkeel::config::{Loaded, load_in, load_text_in, schema};
+use proptest::prelude::*;
 use rcgen::{CertificateParams, KeyPair, date_time_ymd};
 use tempfile::TempDir;
 
@@ -237,4 +238,27 @@ fn files_come_in_the_order_of_their_names_after_the_including_one() {
     let plan = loaded.expect(&text).plan;
     let names: Vec<&str> = plan.routes.iter().map(|route| &*route.name).collect();
     assert_eq!(names, ["blog", "shop"]);
+}
+
+proptest! {
+    /// Whatever happens to a file, its errors have places and nothing panics.
+    #[test]
+    fn damaged_files_are_reported(
+        from in 0usize..16_000,
+        len in 0usize..40,
+        inserted in "(\\PC{0,3}|[\\[\\]{}\"'=.,#\\n$]{1,4}|true|-1|\\[\\[routes\\]\\]\n|[a-z_]+ = \\{)",
+    ) {
+        let mut text = std::fs::read_to_string("config/reference.toml").unwrap();
+        let from = text.floor_char_boundary(from);
+        let to = text.floor_char_boundary(from + len);
+        text.replace_range(from..to, &inserted);
+        let env = Environment::new(|_| None, NOW, Privilege::ALL);
+        match load_text_in(&env, "damaged", &text) {
+            Ok(loaded) => prop_assert_eq!(loaded.warnings.errors().count(), 0),
+            Err(report) => {
+                prop_assert!(report.errors().count() > 0);
+                check_entries(Path::new("damaged"), &report, &report.to_string());
+            }
+        }
+    }
 }

@@ -9,21 +9,15 @@ use crate::config::value::Node;
 use crate::net::addr::{BindAddr, EndpointAddr};
 use crate::route::HostPattern;
 
-/// The name of a listener, a route or an upstream: it becomes a label in metrics and logs.
-pub fn is_name(name: &str) -> Result<(), &'static str> {
-    match name.chars().count() {
-        0 => Err("a name cannot be empty"),
-        1..=128 if name.chars().any(char::is_control) => Err("a name cannot hold control characters"),
-        1..=128 => Ok(()),
-        _ => Err("a name holds at most 128 characters"),
-    }
-}
-
-/// Reports a name that is none.
+/// Reports a name that no listener, route or upstream can have: it becomes a label in metrics and logs.
 pub fn check_name(cx: &Context<'_>, name: &At<String>) {
-    if let Err(message) = is_name(&name.value) {
-        cx.push(Diagnostic::error(name.span, message));
-    }
+    let problem = match name.value.chars().count() {
+        0 => "a name cannot be empty",
+        1..=128 if name.value.chars().any(char::is_control) => "a name cannot hold control characters",
+        1..=128 => return,
+        _ => "a name holds at most 128 characters",
+    };
+    cx.push(Diagnostic::error(name.span, problem));
 }
 
 /// A string that names something defined elsewhere.
