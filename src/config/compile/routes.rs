@@ -7,7 +7,7 @@ use crate::config::diagnostic::{Context, Diagnostic, Span};
 use crate::config::plan::{Action, Forward, Route};
 use crate::config::schema::listener::Serve;
 use crate::config::schema::{Schema, action, route};
-use crate::route::Matcher;
+use crate::route::{Matcher, PathMatch};
 
 /// The routes of the plan, in the same order; those with errors are left out.
 pub fn compile(cx: &Context<'_>, schema: &Schema, listeners: &mut Names<'_>, upstreams: &mut Names<'_>) -> Vec<Route> {
@@ -188,12 +188,17 @@ fn check_reach(cx: &Context<'_>, schema: &Schema, planned: &[Route], positions: 
             continue;
         }
         if let (Some(at), Some(other), Some(by)) = (written(n), written(by), planned.get(by)) {
-            cx.push(
-                Diagnostic::error(place(at), format!("no request can reach the route `{}`", route.name)).related(
+            let error = Diagnostic::error(place(at), format!("no request can reach the route `{}`", route.name))
+                .related(
                     place(other),
                     format!("`{}` takes every request it would match", by.name),
-                ),
-            );
+                );
+            cx.push(match route.matcher.path {
+                PathMatch::Regex(_) => {
+                    error.help("every prefix comes before a regular expression: set a higher `priority`")
+                }
+                _ => error,
+            });
         }
     }
 }
