@@ -56,10 +56,10 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
                 false => format!("`{text}`: there is no unit `{unit}`, only `d`, `h`, `m`, `s`, `ms` and `us`"),
             });
         };
+        // `at` is a position in `allowed`, so neither index below can fail.
         let number: u64 = digits.parse().map_err(|_| too_long())?;
         let part = number.checked_mul(allowed[at].1).ok_or_else(too_long)?;
         nanos = nanos.checked_add(part).ok_or_else(too_long)?;
-        // `at` is a position in `allowed`.
         allowed = &allowed[at + 1..];
     }
     Ok(Duration::from_nanos(nanos))

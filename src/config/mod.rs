@@ -1,6 +1,6 @@
 //! From text to plan: sources and includes, the schema, the compiler, diagnostics. Opens no socket.
 //!
-//! [`source`] reads files into one document of [`value`]s, [`schema`] gives them types, [`compile`] resolves names and
+//! `source` reads files into one document of values, [`schema`] gives them types, [`compile`] resolves names and
 //! checks what concerns several tables. Every step reports to one [`diagnostic::Context`] and goes on, so that all
 //! errors are told at once; a [`plan::Plan`] comes out only when there was none.
 

@@ -27,7 +27,7 @@ pub struct Schema {
     pub upstreams: Vec<upstream::Upstream>,
     /// Where the first file begins, for what is missing in all of them. `None`: there is no text at all.
     pub start: Option<Span>,
-    /// See [`Document::is_partial`].
+    /// Something could not be read: what seems to be absent may stand there.
     pub is_partial: bool,
 }
 
