@@ -39,7 +39,7 @@ impl BindAddr {
         if let Some(path) = text.strip_prefix("unix:") {
             return unix(path).map(Self::Unix);
         }
-        if let Some(port) = text.strip_prefix(':') {
+        if let Some(port) = port_alone(text) {
             return Ok(Self::Any(bind_port(port)?));
         }
         let (host, _) = split(text)?;
@@ -70,7 +70,7 @@ impl EndpointAddr {
         if let Some(path) = text.strip_prefix("unix:") {
             return unix(path).map(Self::Unix);
         }
-        if let Some(port) = text.strip_prefix(':') {
+        if let Some(port) = port_alone(text) {
             return Ok(Self::Ip(SocketAddr::from(([127, 0, 0, 1], dial_port(port)?))));
         }
         if text.contains("://") {
@@ -108,6 +108,11 @@ fn unix(path: &str) -> Result<PathBuf, String> {
         1..=107 => Ok(PathBuf::from(path)),
         _ => Err("a Unix socket's path holds at most 107 bytes".into()),
     }
+}
+
+/// The port of `":port"`; an IPv6 address without brackets is none.
+fn port_alone(text: &str) -> Option<&str> {
+    text.strip_prefix(':').filter(|port| !port.contains(':'))
 }
 
 fn split(text: &str) -> Result<(&str, &str), String> {
@@ -204,5 +209,6 @@ mod tests {
             assert!(error.contains(part), "{text}: {error}");
         }
         assert!(BindAddr::parse("example.com:80").is_err());
+        assert!(BindAddr::parse("::1:80").is_err_and(|error| error.contains("brackets")));
     }
 }

@@ -1,5 +1,7 @@
 //! TLS on both sides: certificates chosen by SNI for clients, verification of endpoints.
 
+pub mod load;
+
 use std::path::PathBuf;
 use std::sync::Arc;
 

@@ -1,0 +1,213 @@
+//! From schema to plan: names become indexes, files are read, and what concerns several tables is checked.
+
+mod binds;
+mod files;
+mod routes;
+
+use std::collections::BTreeMap;
+
+use super::diagnostic::{At, Context, Diagnostic};
+use super::plan::{Listener, Plan, Serve, Tcp, Upstream};
+use super::schema::{self, Schema};
+use crate::balance::{HashKey, Spec};
+use crate::net::addr::EndpointAddr;
+use crate::tls::{ClientSpec, ServerSpec};
+
+/// The names of one kind of table, and which of them something refers to.
+struct Names<'a> {
+    /// `listener` or `upstream`.
+    what: &'static str,
+    index: BTreeMap<&'a str, usize>,
+    used: Vec<bool>,
+    /// Some may be missing because of a syntax error: an unknown name is then no error.
+    is_partial: bool,
+}
+
+impl<'a> Names<'a> {
+    fn new(what: &'static str, names: impl Iterator<Item = &'a At<String>>, is_partial: bool) -> Self {
+        let index: BTreeMap<_, _> = names.enumerate().map(|(n, name)| (name.value.as_str(), n)).collect();
+        Self {
+            what,
+            used: vec![false; index.len()],
+            index,
+            is_partial,
+        }
+    }
+
+    /// The index of what `name` names; reports a name that names nothing.
+    fn resolve(&mut self, cx: &Context<'_>, name: &At<String>) -> Option<usize> {
+        let found = self.index.get(name.value.as_str()).copied();
+        match found {
+            Some(n) => {
+                if let Some(used) = self.used.get_mut(n) {
+                    *used = true;
+                }
+            }
+            None if self.is_partial => {}
+            None => cx.push(
+                Diagnostic::error(name.span, format!("there is no {} `{}`", self.what, name.value))
+                    .label(format!("expected the name of a table `[{}s.NAME]`", self.what))
+                    .did_you_mean(&name.value, self.index.keys().copied()),
+            ),
+        }
+        found
+    }
+}
+
+/// The plan, or `None` when anything, here or before, was an error.
+pub fn compile(cx: &Context<'_>, schema: Schema) -> Option<Plan> {
+    let is_partial = schema.is_partial;
+    if let Some(start) = schema.start
+        && schema.listeners.is_empty()
+        && !is_partial
+        && cx.errors() == 0
+    {
+        let hint = "a configuration needs at least one table `[listeners.NAME]`";
+        cx.push(Diagnostic::error(start, "there is no listener, so there is nothing to serve").help(hint));
+    }
+    let mut upstreams = Names::new("upstream", schema.upstreams.iter().map(|u| &u.name), is_partial);
+    let mut listeners = Names::new("listener", schema.listeners.iter().map(|l| &l.name), is_partial);
+    let planned_listeners: Vec<Listener> = schema
+        .listeners
+        .iter()
+        .filter_map(|listener| compile_listener(cx, listener, &schema, &mut upstreams))
+        .collect();
+    let planned_routes = routes::compile(cx, &schema, &mut listeners, &mut upstreams);
+    let planned_upstreams: Vec<Upstream> = schema
+        .upstreams
+        .iter()
+        .map(|upstream| compile_upstream(cx, upstream))
+        .collect();
+    binds::check(cx, &schema);
+    if cx.errors() > 0 {
+        return None;
+    }
+    for (upstream, used) in schema.upstreams.iter().zip(upstreams.used) {
+        if !used {
+            let message = format!("nothing uses the upstream `{}`", upstream.name.value);
+            cx.push(Diagnostic::warning(upstream.name.span, message));
+        }
+    }
+    Some(Plan {
+        server: schema.server,
+        admin: schema.admin.map(|admin| admin.value),
+        log: schema.log,
+        access_log: schema.access_log,
+        listeners: planned_listeners,
+        routes: planned_routes,
+        upstreams: planned_upstreams,
+    })
+}
+
+fn compile_listener(
+    cx: &Context<'_>,
+    listener: &schema::listener::Listener,
+    schema: &Schema,
+    upstreams: &mut Names<'_>,
+) -> Option<Listener> {
+    let tls = listener.tls.as_ref().map(|tls| ServerSpec {
+        certificates: tls
+            .certificates
+            .iter()
+            .filter_map(|files| files::certificate(cx, files))
+            .collect(),
+        only_tls13: tls.only_tls13,
+    });
+    let serve = match listener.serve.as_ref()? {
+        schema::listener::Serve::Http(http) => Serve::Http(http.clone()),
+        schema::listener::Serve::Tcp(tcp) => {
+            let mut resolve = |name: &At<String>| {
+                let n = upstreams.resolve(cx, name)?;
+                check_hash(cx, name, schema.upstreams.get(n)?);
+                Some(n)
+            };
+            Serve::Tcp(Tcp {
+                upstream: tcp.upstream.as_ref().and_then(&mut resolve),
+                sni: tcp
+                    .sni
+                    .iter()
+                    .filter_map(|(host, name)| Some((host.value.clone(), resolve(name)?)))
+                    .collect(),
+                idle_timeout: tcp.idle_timeout,
+                half_close_timeout: tcp.half_close_timeout,
+            })
+        }
+    };
+    Some(Listener {
+        name: listener.name.value.as_str().into(),
+        bind: listener.bind.iter().map(|address| address.value.clone()).collect(),
+        tls,
+        max_connections: listener.max_connections,
+        max_connections_per_source: listener.max_connections_per_source,
+        serve,
+    })
+}
+
+/// A TCP connection has no path, header or cookie to hash.
+fn check_hash(cx: &Context<'_>, used: &At<String>, upstream: &schema::upstream::Upstream) {
+    if let Spec::Maglev { hash } = &upstream.balance.value
+        && *hash != HashKey::SourceIp
+    {
+        let message = "a tcp listener has no requests to hash: endpoints will be picked at random";
+        cx.push(
+            Diagnostic::warning(used.span, message)
+                .related(upstream.balance.span, "what is hashed stands here")
+                .help("for tcp only `source_ip` can be hashed"),
+        );
+    }
+}
+
+fn compile_upstream(cx: &Context<'_>, upstream: &schema::upstream::Upstream) -> Upstream {
+    let tls = upstream.tls.as_ref().map(|tls| {
+        if !tls.verify.value {
+            let message = format!("the endpoints of `{}` are not verified", upstream.name.value);
+            cx.push(
+                Diagnostic::warning(tls.verify.span, message)
+                    .label("whoever answers there can read and change everything")
+                    .help("for a private authority set `ca` to its certificate"),
+            );
+        }
+        ClientSpec {
+            ca: tls.ca.as_ref().and_then(|path| files::roots(cx, path)),
+            ca_path: tls.ca.as_ref().map(|path| path.value.clone()),
+            server_name: tls.server_name.clone(),
+            client_certificate: tls.certificate.as_ref().and_then(|files| files::certificate(cx, files)),
+            verify: tls.verify.value,
+        }
+    });
+    if let Some(tls) = &tls
+        && tls.verify
+        && tls.server_name.is_none()
+    {
+        for endpoint in &upstream.endpoints {
+            if matches!(endpoint.value.addr, EndpointAddr::Unix(_)) {
+                let message = "TLS over a Unix socket needs the name to verify";
+                let hint = "set `tls.server_name`";
+                cx.push(
+                    Diagnostic::error(endpoint.span, message)
+                        .label("this address holds no name")
+                        .help(hint),
+                );
+            }
+        }
+    }
+    Upstream {
+        name: upstream.name.value.as_str().into(),
+        balance: upstream.balance.value.clone(),
+        endpoints: upstream
+            .endpoints
+            .iter()
+            .map(|endpoint| endpoint.value.clone())
+            .collect(),
+        health: upstream.health.clone(),
+        protocol: upstream.protocol,
+        tls,
+        connect_timeout: upstream.connect_timeout,
+        response_timeout: upstream.response_timeout,
+        read_timeout: upstream.read_timeout,
+        pool_idle_timeout: upstream.pool_idle_timeout,
+        pool_max_idle: upstream.pool_max_idle,
+        retries: upstream.retries,
+        resolve_interval: upstream.resolve_interval,
+    }
+}

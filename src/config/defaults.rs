@@ -1,0 +1,55 @@
+//! Every default there is, with its reason. `config/reference.toml` tells users the same.
+
+use std::time::Duration;
+
+/// Long enough for ordinary requests, short enough for an orchestrator's patience.
+pub const SHUTDOWN_GRACE: Duration = Duration::from_secs(30);
+pub const LOG_LEVEL: &str = "info";
+
+/// Request head in bytes: twice what browsers with many cookies send.
+pub const MAX_HEAD: usize = 32 << 10;
+/// Request-target in bytes (RFC 9112 section 3 recommends at least 8000).
+pub const MAX_TARGET: usize = 8 << 10;
+/// Fields of a request: more is an attack or a loop.
+pub const MAX_HEADERS: usize = 100;
+/// A head fits in one packet or two: only a slow attacker needs longer.
+pub const HEADER_TIMEOUT: Duration = Duration::from_secs(15);
+/// Browsers come back within a minute or not at all.
+pub const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
+/// A pause, not the whole body: uploads of any length pass.
+pub const BODY_TIMEOUT: Duration = Duration::from_secs(30);
+/// A client that takes nothing for so long is gone.
+pub const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
+/// WebSockets are silent for long, but not for ever.
+pub const TUNNEL_TIMEOUT: Duration = Duration::from_secs(3600);
+/// HTTP/2 streams at once on a connection (RFC 9113 section 6.5.2 recommends at least 100).
+pub const MAX_STREAMS: u32 = 100;
+
+/// Database connections are silent for minutes.
+pub const TCP_IDLE_TIMEOUT: Duration = Duration::from_secs(600);
+/// After one side has said all it has to say.
+pub const HALF_CLOSE_TIMEOUT: Duration = Duration::from_secs(30);
+
+pub const REDIRECT_STATUS: u16 = 308;
+/// A route's share in a `split`, an endpoint's share in an upstream.
+pub const WEIGHT: u16 = 1;
+
+/// One lost SYN is sent again after a second, a second one after three.
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+pub const RESPONSE_TIMEOUT: Duration = Duration::from_secs(60);
+/// A pause within a response: event streams send something more often.
+pub const READ_TIMEOUT: Duration = Duration::from_secs(300);
+/// Shorter than the idle time-out of nearly every HTTP server, so that a connection is not reused as it closes.
+pub const POOL_IDLE_TIMEOUT: Duration = Duration::from_secs(15);
+pub const POOL_MAX_IDLE: usize = 64;
+/// One more endpoint is tried; more would multiply the load when all of them suffer.
+pub const RETRIES: u32 = 1;
+pub const RESOLVE_INTERVAL: Duration = Duration::from_secs(30);
+
+pub const HEALTH_INTERVAL: Duration = Duration::from_secs(5);
+pub const HEALTH_TIMEOUT: Duration = Duration::from_secs(2);
+pub const HEALTH_RISE: u32 = 2;
+pub const HEALTH_FALL: u32 = 3;
+/// Keeps the probes of many proxies from falling together.
+pub const HEALTH_JITTER: f64 = 0.2;
+pub const HEALTH_STATUS: (u16, u16) = (200, 399);

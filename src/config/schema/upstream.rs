@@ -1,0 +1,152 @@
+//! `[upstreams.NAME]`.
+
+use std::time::Duration;
+
+use super::name::{check_name, endpoint};
+use super::tls::{self, ClientTls};
+use super::{balance, health};
+use crate::config::defaults;
+use crate::config::diagnostic::{At, Context, Diagnostic};
+use crate::config::plan::{Endpoint, Protocol};
+use crate::config::reader::{Fields, Shape};
+use crate::config::value::{Node, Value};
+use crate::net::addr::EndpointAddr;
+
+#[derive(Debug)]
+pub struct Upstream {
+    pub name: At<String>,
+    pub balance: At<crate::balance::Spec>,
+    pub endpoints: Vec<At<Endpoint>>,
+    pub health: Option<crate::health::Spec>,
+    pub protocol: Protocol,
+    pub tls: Option<ClientTls>,
+    pub connect_timeout: Duration,
+    pub response_timeout: Duration,
+    pub read_timeout: Duration,
+    pub pool_idle_timeout: Duration,
+    pub pool_max_idle: usize,
+    pub retries: u32,
+    pub resolve_interval: Duration,
+}
+
+pub const UPSTREAM: Shape = Shape {
+    what: "an upstream",
+    keys: &[
+        "endpoints",
+        "balance",
+        "health",
+        "protocol",
+        "tls",
+        "connect_timeout",
+        "response_timeout",
+        "read_timeout",
+        "pool_idle_timeout",
+        "pool_max_idle",
+        "retries",
+        "resolve_interval",
+    ],
+    later: &[],
+};
+pub const ENDPOINT: Shape = Shape {
+    what: "an endpoint",
+    keys: &["address", "weight", "backup"],
+    later: &[],
+};
+
+const LEAST: Duration = Duration::from_millis(1);
+
+pub fn read(cx: &Context<'_>, name: &At<String>, node: &Node) -> Option<Upstream> {
+    check_name(cx, name);
+    let fields = Fields::of(cx, node, &UPSTREAM)?;
+    let protocols = [
+        ("auto", Protocol::Auto),
+        ("http1", Protocol::Http1),
+        ("h2", Protocol::H2),
+    ];
+    Some(Upstream {
+        name: name.clone(),
+        balance: fields
+            .get("balance")
+            .and_then(|node| balance::read(cx, node))
+            .unwrap_or(At {
+                value: crate::balance::Spec::RoundRobin,
+                span: fields.span,
+            }),
+        endpoints: endpoints(&fields),
+        health: fields.get("health").and_then(|node| health::read(cx, node)),
+        protocol: fields
+            .word("protocol", &protocols, &[])
+            .map_or(Protocol::Auto, |found| found.value),
+        tls: fields.get("tls").and_then(|node| tls::client(cx, node)),
+        connect_timeout: fields.duration("connect_timeout", LEAST, defaults::CONNECT_TIMEOUT),
+        response_timeout: fields.duration("response_timeout", LEAST, defaults::RESPONSE_TIMEOUT),
+        read_timeout: fields.duration("read_timeout", LEAST, defaults::READ_TIMEOUT),
+        pool_idle_timeout: fields.duration("pool_idle_timeout", LEAST, defaults::POOL_IDLE_TIMEOUT),
+        pool_max_idle: fields
+            .number("pool_max_idle", 0..=100_000)
+            .unwrap_or(defaults::POOL_MAX_IDLE),
+        retries: fields.number("retries", 0..=10).unwrap_or(defaults::RETRIES),
+        resolve_interval: fields.duration("resolve_interval", Duration::from_secs(1), defaults::RESOLVE_INTERVAL),
+    })
+}
+
+/// A list of addresses or tables, none of them twice.
+fn endpoints(fields: &Fields<'_>) -> Vec<At<Endpoint>> {
+    let cx = fields.cx;
+    if fields.require("endpoints").is_none() {
+        return Vec::new();
+    }
+    let before = cx.errors();
+    let what = "a list of endpoints such as `[\"10.0.0.1:8080\", \"10.0.0.2:8080\"]`";
+    let Some(list) = fields.list("endpoints", what, |node| one(cx, node)) else {
+        return Vec::new();
+    };
+    if list.value.is_empty() && cx.errors() == before {
+        cx.push(Diagnostic::error(list.span, "an upstream needs an endpoint").label("this list is empty"));
+    }
+    let mut seen = std::collections::BTreeMap::<&EndpointAddr, _>::new();
+    for endpoint in &list.value {
+        match seen.get(&endpoint.value.addr) {
+            Some(first) => cx.push(
+                Diagnostic::error(
+                    endpoint.span,
+                    format!("the endpoint `{}` stands here twice", endpoint.value.addr),
+                )
+                .label("again here")
+                .related(*first, "first here")
+                .help("give it a `weight` to send it more"),
+            ),
+            None => {
+                seen.insert(&endpoint.value.addr, endpoint.span);
+            }
+        }
+    }
+    list.value
+}
+
+fn one(cx: &Context<'_>, node: &Node) -> Option<At<Endpoint>> {
+    let Value::Table(table) = &node.value else {
+        let addr = endpoint(cx, node)?;
+        return Some(At {
+            span: addr.span,
+            value: Endpoint {
+                addr: addr.value,
+                weight: defaults::WEIGHT,
+                backup: false,
+            },
+        });
+    };
+    let fields = Fields::new(cx, table, node.span, &ENDPOINT);
+    let addr = endpoint(cx, fields.require("address")?);
+    let weight = fields.number("weight", 1..=256).unwrap_or(defaults::WEIGHT);
+    let backup = fields.flag("backup").unwrap_or(false);
+    let addr = addr?;
+    Some(At {
+        span: addr.span,
+        value: Endpoint {
+            addr: addr.value,
+            weight,
+            backup,
+        },
+    })
+}
