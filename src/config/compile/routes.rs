@@ -7,7 +7,7 @@ use crate::config::diagnostic::{Context, Diagnostic, Span};
 use crate::config::plan::{Action, Forward, Route};
 use crate::config::schema::listener::Serve;
 use crate::config::schema::{Schema, action, route};
-use crate::route::{Matcher, PathMatch};
+use crate::route::{Matcher, PathMatch, unreachable};
 
 /// The routes of the plan, in the same order; those with errors are left out.
 pub fn compile(cx: &Context<'_>, schema: &Schema, listeners: &mut Names<'_>, upstreams: &mut Names<'_>) -> Vec<Route> {
@@ -206,9 +206,4 @@ fn check_reach(cx: &Context<'_>, schema: &Schema, planned: &[Route], positions: 
 /// Where a route is named, or begins.
 fn place(route: &route::Route) -> Span {
     route.name.as_ref().map_or(route.span, |name| name.span)
-}
-
-/// Which of `matchers` another one hides: pairs of positions.
-fn unreachable(_matchers: &[&Matcher]) -> Vec<(usize, usize)> {
-    Vec::new()
 }
