@@ -2,7 +2,9 @@
 
 pub mod addr;
 pub mod deadline;
+pub mod dial;
 pub mod local;
 pub mod nofile;
 pub mod relay;
 pub mod socket;
+pub mod stream;

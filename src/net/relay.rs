@@ -62,12 +62,12 @@ where
             progress += 1;
             moved(Direction::Down, n);
         });
+        let one_closed = a.is_ready() || b.is_ready();
         match (a, b) {
             (_, Poll::Ready(Err(e))) => return Poll::Ready(End::Broken(Direction::Down, e)),
             (Poll::Ready(_), Poll::Ready(_)) => return Poll::Ready(End::Closed),
             _ => {}
         }
-        let one_closed = a.is_ready() || b.is_ready();
         if progress > 0 || one_closed != half_closed {
             half_closed = one_closed;
             deadline.set(if half_closed { limits.half_close } else { limits.idle });

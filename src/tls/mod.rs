@@ -1,6 +1,9 @@
 //! TLS on both sides: certificates chosen by SNI for clients, verification of endpoints.
 
+pub mod client;
+pub mod io;
 pub mod load;
+pub mod server;
 
 use std::path::PathBuf;
 use std::sync::Arc;
