@@ -1,1 +1,12 @@
-//! HTTP/1: strict parsing, framing and writing over byte slices; no sockets.
+//! HTTP/1.0 and 1.1 on the wire, without I/O: strict parsing, framing, bodies, writing.
+//!
+//! One sequence of bytes has exactly one reading here or is refused (RFC 9112 sections 2 to 7 and 11.2):
+//! what another parser might read differently never reaches an endpoint or a client.
+
+pub mod decode;
+pub mod encode;
+pub mod framing;
+pub mod head;
+pub mod host;
+pub mod request;
+pub mod response;

@@ -96,8 +96,10 @@ impl H1 {
                     Err(e) => return Poll::Ready(Err(HeadError::Malformed(e))),
                 }
             }
-            let broken = |source| HeadError::Broken { begun: self.begun, source };
-            match self.poll_fill(cx) {
+            let filled = self.poll_fill(cx);
+            let begun = self.begun;
+            let broken = |source| HeadError::Broken { begun, source };
+            match filled {
                 Poll::Ready(Ok(0)) => {
                     return Poll::Ready(Err(broken(io::Error::new(
                         io::ErrorKind::UnexpectedEof,

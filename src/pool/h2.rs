@@ -15,6 +15,9 @@ use crate::tls::io::Io;
 const STREAM_WINDOW: u32 = 256 * 1024;
 const CONNECTION_WINDOW: u32 = 2 * 1024 * 1024;
 
+/// Streams at once on one connection; more open another. An endpoint that allows fewer makes the rest wait.
+const MAX_STREAMS: usize = 100;
+
 /// A shared connection.
 pub(super) struct Shared<B> {
     pub send: SendRequest<B>,
@@ -43,7 +46,7 @@ impl Drop for StreamPermit {
 
 impl<B> Shared<B> {
     pub fn has_room(&self) -> bool {
-        !self.send.is_closed() && self.active.get() < self.send.current_max_send_streams().max(1)
+        !self.send.is_closed() && self.active.get() < MAX_STREAMS
     }
 
     pub fn lease(&self, reused: bool) -> H2Lease<B> {

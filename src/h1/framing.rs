@@ -1,0 +1,91 @@
+//! How long a body is (RFC 9112 section 6), from fields that allow one reading only.
+
+use http::{HeaderMap, header};
+
+/// Where a body ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Framing {
+    None,
+    /// In bytes.
+    Length(u64),
+    Chunked,
+    /// Responses alone.
+    UntilClose,
+}
+
+/// Why the framing fields allow more than one reading, or none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FramingError {
+    /// Content-Length and Transfer-Encoding together.
+    Both,
+    ContentLength,
+    /// Transfer-Encoding is not exactly `chunked`.
+    TransferEncoding,
+    /// A coding that is not ours to undo.
+    UnknownCoding,
+}
+
+impl FramingError {
+    /// A few words for logs and error pages.
+    pub fn reason(self) -> &'static str {
+        match self {
+            Self::Both => "Content-Length and Transfer-Encoding together",
+            Self::ContentLength => "invalid Content-Length",
+            Self::TransferEncoding => "invalid Transfer-Encoding",
+            Self::UnknownCoding => "unknown transfer coding",
+        }
+    }
+}
+
+/// What the framing fields say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Declared {
+    Nothing,
+    Length(u64),
+    Chunked,
+}
+
+/// Reads Content-Length and Transfer-Encoding.
+pub fn declared(headers: &HeaderMap) -> Result<Declared, FramingError> {
+    let length = content_length(headers)?;
+    let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
+    let Some(first) = codings.next() else {
+        return Ok(length.map_or(Declared::Nothing, Declared::Length));
+    };
+    if length.is_some() {
+        return Err(FramingError::Both);
+    }
+    let known = |v: &str| ["gzip", "x-gzip", "deflate", "compress", "x-compress", "identity", "chunked"].iter().any(|k| v.eq_ignore_ascii_case(k));
+    match first.to_str() {
+        Ok(value) if codings.next().is_none() => {
+            if value.eq_ignore_ascii_case("chunked") {
+                Ok(Declared::Chunked)
+            } else if !value.is_empty() && value.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-') && !known(value) {
+                Err(FramingError::UnknownCoding)
+            } else {
+                Err(FramingError::TransferEncoding)
+            }
+        }
+        _ => Err(FramingError::TransferEncoding),
+    }
+}
+
+/// The one length that all Content-Length fields and their list members agree on.
+pub fn content_length(headers: &HeaderMap) -> Result<Option<u64>, FramingError> {
+    let mut length = None;
+    for value in headers.get_all(header::CONTENT_LENGTH) {
+        for part in value.as_bytes().split(|b| *b == b',') {
+            let digits = part.trim_ascii();
+            // At most 18 digits: no overflow, and beyond any body there is.
+            if digits.is_empty() || digits.len() > 18 || !digits.iter().all(u8::is_ascii_digit) {
+                return Err(FramingError::ContentLength);
+            }
+            let n = digits.iter().fold(0u64, |n, d| n * 10 + u64::from(d - b'0'));
+            if length.is_some_and(|l| l != n) {
+                return Err(FramingError::ContentLength);
+            }
+            length = Some(n);
+        }
+    }
+    Ok(length)
+}

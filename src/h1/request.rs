@@ -1,0 +1,246 @@
+//! One request head, strictly.
+
+use bytes::BytesMut;
+use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, Version, header};
+
+use super::framing::{Declared, Framing, FramingError, declared};
+use super::head::{self, HeadError, HeadSearch, Limits};
+use super::host;
+
+/// A request as it stood on the wire.
+#[derive(Debug)]
+pub struct RequestHead {
+    pub method: Method,
+    /// Origin form (`/path?query`) or `*`; an absolute form has given its authority to Host.
+    pub uri: Uri,
+    /// HTTP/1.0 or 1.1.
+    pub version: Version,
+    pub headers: HeaderMap,
+    pub framing: Framing,
+    /// Another request may follow.
+    pub keep_alive: bool,
+    pub expect_continue: bool,
+    /// The Upgrade field, when Connection names it.
+    pub upgrade: Option<HeaderValue>,
+}
+
+/// Why a request is refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RequestError {
+    Head(HeadError),
+    Framing(FramingError),
+    TargetTooLong,
+    Target,
+    /// None, several, or not an authority.
+    Host,
+    /// Another one than the target's.
+    HostMismatch,
+    /// CONNECT and TRACE.
+    Method,
+    Version,
+    /// Transfer-Encoding in HTTP/1.0.
+    ChunkedInHttp10,
+    Expectation,
+}
+
+impl RequestError {
+    /// What the client is told.
+    pub fn status(self) -> StatusCode {
+        match self {
+            Self::Head(HeadError::TooLarge | HeadError::TooManyFields) => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            Self::Head(HeadError::Version) | Self::Version => StatusCode::HTTP_VERSION_NOT_SUPPORTED,
+            Self::TargetTooLong => StatusCode::URI_TOO_LONG,
+            Self::Framing(FramingError::UnknownCoding) => StatusCode::NOT_IMPLEMENTED,
+            Self::Method => StatusCode::METHOD_NOT_ALLOWED,
+            Self::Expectation => StatusCode::EXPECTATION_FAILED,
+            _ => StatusCode::BAD_REQUEST,
+        }
+    }
+
+    /// A few words for logs and error pages.
+    pub fn reason(self) -> &'static str {
+        match self {
+            Self::Head(e) => e.reason(),
+            Self::Framing(e) => e.reason(),
+            Self::TargetTooLong => "request-target too long",
+            Self::Target => "invalid request-target",
+            Self::Host => "exactly one valid Host is needed",
+            Self::HostMismatch => "Host differs from the request-target",
+            Self::Method => "method not allowed",
+            Self::Version => "unknown HTTP version",
+            Self::ChunkedInHttp10 => "Transfer-Encoding in HTTP/1.0",
+            Self::Expectation => "unknown expectation",
+        }
+    }
+}
+
+impl From<HeadError> for RequestError {
+    fn from(e: HeadError) -> Self {
+        Self::Head(e)
+    }
+}
+
+/// The client preface of HTTP/2 (RFC 9113 section 3.4).
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// Whether a connection begins with HTTP/2; `None`: too few bytes to tell.
+pub fn is_h2_preface(buf: &[u8]) -> Option<bool> {
+    let n = buf.len().min(PREFACE.len());
+    if buf[..n] != PREFACE[..n] {
+        Some(false)
+    } else {
+        (n == PREFACE.len()).then_some(true)
+    }
+}
+
+/// Takes one head off the front of `buf`; `Ok(None)`: more bytes are needed. After an error the connection
+/// cannot be used further: where the next request would begin is not known.
+pub fn parse(buf: &mut BytesMut, search: &mut HeadSearch, limits: &Limits) -> Result<Option<RequestHead>, RequestError> {
+    // Robustness of RFC 9112 section 2.2, bounded: one empty line before a request.
+    if search.in_first_line() && buf.starts_with(b"\r\n") {
+        let _ = buf.split_to(2);
+        *search = HeadSearch::default();
+        if buf.starts_with(b"\r\n") {
+            return Err(HeadError::StartLine.into());
+        }
+    }
+    let Some(end) = search.end(buf, limits).map_err(|e| too_long(e, buf, limits))? else {
+        if search.in_first_line() && first_target(buf) > limits.max_target {
+            return Err(RequestError::TargetTooLong);
+        }
+        return Ok(None);
+    };
+    let head = head::take(buf, end);
+    head::check_breaks(&head)?;
+    head::with_room(limits, |room| {
+        let mut parsed = httparse::Request::new(&mut []);
+        match parsed.parse_with_uninit_headers(&head, shorten(room)) {
+            Ok(httparse::Status::Complete(n)) if n == head.len() => build(&head, &parsed, limits).map(Some),
+            Ok(_) => Err(HeadError::StartLine.into()),
+            Err(e) => Err(head::reason(e).into()),
+        }
+    })
+}
+
+/// Lets the room for fields be used for a shorter time than its type says.
+pub(super) fn shorten<'s, 'h>(
+    room: &'s mut [std::mem::MaybeUninit<httparse::Header<'static>>],
+) -> &'s mut [std::mem::MaybeUninit<httparse::Header<'h>>]
+where
+    'h: 's,
+{
+    // SAFETY: the elements are uninitialised and only written to with `'h` in the call that borrows them; nobody reads
+    // them as `'static` afterwards, because `with_room` drops them unread (`MaybeUninit` drops nothing).
+    unsafe { std::mem::transmute(room) }
+}
+
+fn build(head: &bytes::Bytes, parsed: &httparse::Request<'_, '_>, limits: &Limits) -> Result<RequestHead, RequestError> {
+    let (Some(method), Some(target), Some(minor)) = (parsed.method, parsed.path, parsed.version) else {
+        return Err(HeadError::StartLine.into());
+    };
+    if target.len() > limits.max_target {
+        return Err(RequestError::TargetTooLong);
+    }
+    let version = if minor == 1 { Version::HTTP_11 } else { Version::HTTP_10 };
+    let method = Method::from_bytes(method.as_bytes()).map_err(|_| HeadError::StartLine)?;
+    if method == Method::CONNECT || method == Method::TRACE {
+        return Err(RequestError::Method);
+    }
+    if !target.bytes().all(|b| (0x21..=0x7e).contains(&b) && b != b'#') {
+        return Err(RequestError::Target);
+    }
+    let mut headers = head::fields(head, parsed.headers)?;
+    let uri = self::target(head, target, &method, &mut headers, version)?;
+    let framing = match declared(&headers).map_err(RequestError::Framing)? {
+        Declared::Chunked if version == Version::HTTP_10 => return Err(RequestError::ChunkedInHttp10),
+        Declared::Chunked => Framing::Chunked,
+        Declared::Length(0) | Declared::Nothing => Framing::None,
+        Declared::Length(n) => Framing::Length(n),
+    };
+    let connection = Connection::read(&headers);
+    let keep_alive = !connection.close && (version == Version::HTTP_11 || connection.keep_alive);
+    let expect_continue = match headers.get(header::EXPECT) {
+        None => false,
+        Some(v) if v.as_bytes().eq_ignore_ascii_case(b"100-continue") => version == Version::HTTP_11,
+        Some(_) => return Err(RequestError::Expectation),
+    };
+    let upgrade = match headers.get(header::UPGRADE) {
+        Some(value) if connection.upgrade && version == Version::HTTP_11 => Some(value.clone()),
+        _ => None,
+    };
+    Ok(RequestHead { method, uri, version, headers, framing, keep_alive, expect_continue, upgrade })
+}
+
+/// The target in origin form, and the one Host that goes with it.
+fn target(
+    head: &bytes::Bytes,
+    target: &str,
+    method: &Method,
+    headers: &mut HeaderMap,
+    version: Version,
+) -> Result<Uri, RequestError> {
+    let mut hosts = headers.get_all(header::HOST).iter();
+    let named = match (hosts.next(), hosts.next()) {
+        (Some(host), None) if host::validate(host.as_bytes()) => Some(host),
+        (None, _) if version == Version::HTTP_10 => None,
+        _ => return Err(RequestError::Host),
+    };
+    if target.starts_with('/') || (target == "*" && method == Method::OPTIONS) {
+        return Uri::from_maybe_shared(head.slice_ref(target.as_bytes())).map_err(|_| RequestError::Target);
+    }
+    // Absolute form (RFC 9112 section 3.2.2): its authority counts; one that differs from Host is a trap.
+    let rest = ["http://", "https://"]
+        .iter()
+        .find_map(|scheme| target.get(..scheme.len()).filter(|s| s.eq_ignore_ascii_case(scheme)).map(|_| &target[scheme.len()..]))
+        .ok_or(RequestError::Target)?;
+    let end = rest.find(['/', '?']).unwrap_or(rest.len());
+    let (authority, path) = rest.split_at(end);
+    if !host::validate(authority.as_bytes()) {
+        return Err(RequestError::Target);
+    }
+    if named.is_some_and(|host| !host.as_bytes().eq_ignore_ascii_case(authority.as_bytes())) {
+        return Err(RequestError::HostMismatch);
+    }
+    let value = HeaderValue::from_str(authority).map_err(|_| RequestError::Target)?;
+    let uri = match path.as_bytes().first() {
+        None => Uri::from_static("/"),
+        Some(b'?') => format!("/{path}").parse().map_err(|_| RequestError::Target)?,
+        Some(_) => Uri::from_maybe_shared(head.slice_ref(path.as_bytes())).map_err(|_| RequestError::Target)?,
+    };
+    headers.insert(header::HOST, value);
+    Ok(uri)
+}
+
+/// What Connection says about the connection itself.
+#[derive(Debug, Default)]
+pub(super) struct Connection {
+    pub close: bool,
+    pub keep_alive: bool,
+    pub upgrade: bool,
+}
+
+impl Connection {
+    pub fn read(headers: &HeaderMap) -> Self {
+        let mut said = Self::default();
+        for value in headers.get_all(header::CONNECTION) {
+            for option in value.as_bytes().split(|b| *b == b',') {
+                let option = option.trim_ascii();
+                said.close |= option.eq_ignore_ascii_case(b"close");
+                said.keep_alive |= option.eq_ignore_ascii_case(b"keep-alive");
+                said.upgrade |= option.eq_ignore_ascii_case(b"upgrade");
+            }
+        }
+        said
+    }
+}
+
+/// How much of the first line's target has come.
+fn first_target(buf: &[u8]) -> usize {
+    memchr::memchr(b' ', buf).map_or(0, |space| buf.len() - space - 1)
+}
+
+/// A head too large because of its target is told so.
+fn too_long(error: HeadError, buf: &[u8], limits: &Limits) -> RequestError {
+    let in_target = memchr::memchr(b'\n', buf).is_none() && first_target(buf) > limits.max_target;
+    if error == HeadError::TooLarge && in_target { RequestError::TargetTooLong } else { error.into() }
+}

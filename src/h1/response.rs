@@ -1,0 +1,104 @@
+//! One response head, held to the same strictness as requests.
+
+use bytes::BytesMut;
+use http::{HeaderMap, Method, StatusCode, Version};
+
+use super::framing::{Declared, Framing, FramingError, declared};
+use super::head::{self, HeadError, HeadSearch, Limits};
+use super::request::Connection;
+
+/// A response as it stood on the wire.
+#[derive(Debug)]
+pub struct ResponseHead {
+    pub status: StatusCode,
+    pub version: Version,
+    pub headers: HeaderMap,
+    pub framing: Framing,
+    /// The endpoint keeps the connection open after the body.
+    pub keep_alive: bool,
+}
+
+/// Why a response is not passed on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ResponseError {
+    Head(HeadError),
+    Framing(FramingError),
+    Status,
+}
+
+impl ResponseError {
+    /// A few words for logs.
+    pub fn reason(self) -> &'static str {
+        match self {
+            Self::Head(e) => e.reason(),
+            Self::Framing(e) => e.reason(),
+            Self::Status => "invalid status",
+        }
+    }
+}
+
+impl From<HeadError> for ResponseError {
+    fn from(e: HeadError) -> Self {
+        Self::Head(e)
+    }
+}
+
+/// Takes one head off the front of `buf`, 1xx ones included; `Ok(None)`: more bytes are needed.
+pub fn parse(
+    buf: &mut BytesMut,
+    search: &mut HeadSearch,
+    limits: &Limits,
+    request_method: &Method,
+) -> Result<Option<ResponseHead>, ResponseError> {
+    let Some(end) = search.end(buf, limits)? else {
+        return Ok(None);
+    };
+    let head = head::take(buf, end);
+    head::check_breaks(&head)?;
+    if !head.starts_with(b"HTTP/1.") || head.get(8) != Some(&b' ') {
+        return Err(HeadError::StartLine.into());
+    }
+    head::with_room(limits, |room| {
+        let mut parsed = httparse::Response::new(&mut []);
+        match httparse::ParserConfig::default().parse_response_with_uninit_headers(&mut parsed, &head, super::request::shorten(room)) {
+            Ok(httparse::Status::Complete(n)) if n == head.len() => build(&head, &parsed, request_method).map(Some),
+            Ok(_) => Err(HeadError::StartLine.into()),
+            Err(e) => Err(head::reason(e).into()),
+        }
+    })
+}
+
+fn build(
+    head: &bytes::Bytes,
+    parsed: &httparse::Response<'_, '_>,
+    request_method: &Method,
+) -> Result<ResponseHead, ResponseError> {
+    let (Some(code), Some(minor)) = (parsed.code, parsed.version) else {
+        return Err(HeadError::StartLine.into());
+    };
+    let status = StatusCode::from_u16(code).ok().filter(|s| (100..600).contains(&s.as_u16())).ok_or(ResponseError::Status)?;
+    let version = if minor == 1 { Version::HTTP_11 } else { Version::HTTP_10 };
+    let headers = head::fields(head, parsed.headers)?;
+    let declared = declared(&headers).map_err(ResponseError::Framing)?;
+    let connection = Connection::read(&headers);
+    let bodiless = request_method == Method::HEAD
+        || status.is_informational()
+        || status == StatusCode::NO_CONTENT
+        || status == StatusCode::NOT_MODIFIED;
+    let framing = match declared {
+        // RFC 9112 section 6.1: chunked in HTTP/1.0 is faulty framing.
+        Declared::Chunked if version == Version::HTTP_10 => {
+            return Err(ResponseError::Framing(FramingError::TransferEncoding));
+        }
+        _ if bodiless => Framing::None,
+        Declared::Chunked => Framing::Chunked,
+        Declared::Length(0) => Framing::None,
+        Declared::Length(n) => Framing::Length(n),
+        Declared::Nothing => Framing::UntilClose,
+    };
+    let keep_alive = !connection.close
+        && framing != Framing::UntilClose
+        && status != StatusCode::SWITCHING_PROTOCOLS
+        && (version == Version::HTTP_11 || connection.keep_alive);
+    Ok(ResponseHead { status, version, headers, framing, keep_alive })
+}

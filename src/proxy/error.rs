@@ -1,0 +1,119 @@
+//! Why a request or connection failed: one list, and one table from kind to status, blame and outcome.
+
+use std::borrow::Cow;
+
+use http::StatusCode;
+
+use crate::telemetry::series::Outcome;
+
+/// What went wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// The request itself: path, body framing.
+    BadRequest,
+    BodyTooLarge,
+    /// The client sent no byte of its body for too long.
+    BodyTimeout,
+    /// The client went away.
+    ClientGone,
+    NoRoute,
+    /// No endpoint is available.
+    Unavailable,
+    ConnectFailed,
+    ConnectTimeout,
+    /// The endpoint closed or reset before a whole response head.
+    Reset,
+    ResponseTimeout,
+    /// The route's time for all attempts is over.
+    Deadline,
+    BadResponse,
+}
+
+/// A failure and what is known about it.
+#[derive(Debug, Clone)]
+pub struct ProxyError {
+    pub kind: Kind,
+    /// For the log; the client is not told.
+    pub detail: Cow<'static, str>,
+    /// Nothing of the request reached an endpoint: it may be sent again whatever its method.
+    pub unsent: bool,
+}
+
+impl ProxyError {
+    pub fn new(kind: Kind, detail: impl Into<Cow<'static, str>>) -> Self {
+        Self { kind, detail: detail.into(), unsent: false }
+    }
+
+    /// As [`Self::new`], for failures before anything was sent.
+    pub fn unsent(kind: Kind, detail: impl Into<Cow<'static, str>>) -> Self {
+        Self { unsent: true, ..Self::new(kind, detail) }
+    }
+}
+
+impl std::fmt::Display for ProxyError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}: {}", self.kind.label(), self.detail)
+    }
+}
+
+impl std::error::Error for ProxyError {}
+
+impl Kind {
+    /// What the client is told. 499 is only ever logged and counted (NGINX's "client closed request").
+    pub fn status(self) -> StatusCode {
+        match self {
+            Self::BadRequest => StatusCode::BAD_REQUEST,
+            Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
+            Self::ClientGone => CLIENT_GONE,
+            Self::NoRoute => StatusCode::NOT_FOUND,
+            Self::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+            Self::ConnectFailed | Self::Reset | Self::BadResponse => StatusCode::BAD_GATEWAY,
+            Self::ConnectTimeout | Self::ResponseTimeout | Self::Deadline => StatusCode::GATEWAY_TIMEOUT,
+        }
+    }
+
+    /// The word in logs.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::BadRequest => "bad_request",
+            Self::BodyTooLarge => "body_too_large",
+            Self::BodyTimeout => "body_timeout",
+            Self::ClientGone => "client_gone",
+            Self::NoRoute => "no_route",
+            Self::Unavailable => "no_endpoint_available",
+            Self::ConnectFailed => "connect_failed",
+            Self::ConnectTimeout => "connect_timeout",
+            Self::Reset => "endpoint_reset",
+            Self::ResponseTimeout => "response_timeout",
+            Self::Deadline => "deadline",
+            Self::BadResponse => "bad_response",
+        }
+    }
+
+    /// How the attempt ended that failed so.
+    pub fn outcome(self) -> Outcome {
+        match self {
+            Self::ConnectFailed => Outcome::ConnectFailed,
+            Self::ConnectTimeout => Outcome::ConnectTimeout,
+            Self::Reset => Outcome::Reset,
+            Self::ResponseTimeout | Self::Deadline => Outcome::ResponseTimeout,
+            Self::BadResponse => Outcome::BadResponse,
+            _ => Outcome::Cancelled,
+        }
+    }
+
+    /// Another endpoint may do better.
+    pub fn is_endpoints_fault(self) -> bool {
+        matches!(
+            self,
+            Self::ConnectFailed | Self::ConnectTimeout | Self::Reset | Self::ResponseTimeout | Self::BadResponse
+        )
+    }
+}
+
+/// The client closed the connection before it had its answer.
+pub const CLIENT_GONE: StatusCode = match StatusCode::from_u16(499) {
+    Ok(status) => status,
+    Err(_) => StatusCode::BAD_REQUEST,
+};

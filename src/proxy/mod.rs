@@ -1,0 +1,7 @@
+//! The life of a request, of a connection: everything between an accepted socket and an endpoint.
+
+pub mod error;
+pub mod http;
+pub mod record;
+pub mod tcp;
+pub mod worker;

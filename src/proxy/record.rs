@@ -1,0 +1,132 @@
+//! What is remembered of one request, counted and logged when it ends, however it ends.
+
+use std::borrow::Cow;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use http::StatusCode;
+use tokio::time::Instant;
+
+use super::worker::Worker;
+use crate::telemetry::access::Line;
+use crate::telemetry::series::RequestSeries;
+
+/// One request, from its head to the end of its response. Dropped unfinished, it counts as the client gone.
+pub struct Record {
+    worker: Rc<Worker>,
+    started: Instant,
+    series: Option<Arc<RequestSeries>>,
+    pub status: StatusCode,
+    pub attempts: u32,
+    finished: bool,
+    /// Only when there is an access log.
+    line: Option<Box<Line>>,
+}
+
+/// What the access log wants to know of a request before anything is done with it.
+pub struct Subject<'a> {
+    pub listener: &'a Arc<str>,
+    pub client: &'a str,
+    pub method: &'a str,
+    pub host: &'a str,
+    pub target: &'a str,
+    pub protocol: &'static str,
+    pub user_agent: Option<&'a [u8]>,
+}
+
+impl Record {
+    pub fn begin(worker: &Rc<Worker>, logged: bool, subject: impl FnOnce() -> Line) -> Self {
+        Self {
+            worker: worker.clone(),
+            started: Instant::now(),
+            series: None,
+            status: super::error::CLIENT_GONE,
+            attempts: 0,
+            finished: false,
+            line: logged.then(|| Box::new(subject())),
+        }
+    }
+
+    /// Where this request is counted; told again when a split falls on an upstream.
+    pub fn count_in(&mut self, series: &Arc<RequestSeries>) {
+        self.series = Some(series.clone());
+    }
+
+    /// Since the head was read.
+    pub fn elapsed(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    pub fn started(&self) -> Instant {
+        self.started
+    }
+
+    /// Edits the line of the access log, if there is one.
+    pub fn note(&mut self, edit: impl FnOnce(&mut Line)) {
+        if let Some(line) = &mut self.line {
+            edit(line);
+        }
+    }
+
+    /// Why it failed.
+    pub fn failed(&mut self, why: impl Into<Cow<'static, str>>) {
+        if let Some(line) = &mut self.line {
+            line.error = Some(why.into());
+        }
+    }
+
+    pub fn add_bytes_out(&mut self, n: u64) {
+        if let Some(line) = &mut self.line {
+            line.bytes_out += n;
+        }
+    }
+
+    pub fn add_bytes_in(&mut self, n: u64) {
+        if let Some(line) = &mut self.line {
+            line.bytes_in += n;
+        }
+    }
+
+    /// Counts and logs it.
+    pub fn finish(&mut self) {
+        if std::mem::replace(&mut self.finished, true) {
+            return;
+        }
+        let took = self.started.elapsed();
+        if let Some(series) = &self.series {
+            series.local(self.worker.id).record(self.status.as_u16(), took);
+        }
+        if let Some(mut line) = self.line.take() {
+            line.status = self.status.as_u16();
+            line.attempts = self.attempts;
+            line.total = took;
+            self.worker.access.send(line);
+        }
+    }
+}
+
+impl Drop for Record {
+    fn drop(&mut self) {
+        if !self.finished {
+            self.status = super::error::CLIENT_GONE;
+            self.failed("client_gone: closed before the end");
+            self.finish();
+        }
+    }
+}
+
+/// The line a request begins with.
+pub fn line(subject: &Subject<'_>) -> Line {
+    Line {
+        time: SystemTime::now(),
+        listener: subject.listener.clone(),
+        client: subject.client.to_owned(),
+        method: subject.method.to_owned(),
+        host: subject.host.to_owned(),
+        target: subject.target.to_owned(),
+        protocol: subject.protocol,
+        user_agent: subject.user_agent.map(|v| String::from_utf8_lossy(v).into_owned()),
+        ..Line::default()
+    }
+}

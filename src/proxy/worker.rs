@@ -1,0 +1,56 @@
+//! What one data-plane thread has to itself.
+
+use std::cell::{Cell, RefCell};
+use std::net::IpAddr;
+
+use tokio::sync::Notify;
+
+use super::http::upload::Upload;
+use crate::base::rng::Rng;
+use crate::pool::Pools;
+use crate::snapshot::current::Reader;
+use crate::telemetry::access;
+use crate::telemetry::shard::WorkerId;
+
+/// One worker: its pools, its view of the world, its randomness.
+pub struct Worker {
+    pub id: WorkerId,
+    pub pools: Pools<Upload>,
+    pub snapshot: Reader,
+    pub rng: RefCell<Rng>,
+    pub access: access::Sender,
+    /// The process is about to end: connections close when they are done with what runs.
+    pub draining: Cell<bool>,
+    /// Wakes connections at rest, to see whether their listener still exists.
+    pub changed: Notify,
+    /// Connections now.
+    pub connections: Cell<usize>,
+}
+
+/// Who is at the other end of an accepted connection.
+#[derive(Debug, Clone)]
+pub struct Peer {
+    pub ip: IpAddr,
+    /// Address and port, for logs.
+    pub label: String,
+}
+
+impl Worker {
+    pub fn new(id: WorkerId, snapshot: Reader, access: access::Sender) -> Self {
+        Self {
+            id,
+            pools: Pools::default(),
+            snapshot,
+            rng: RefCell::new(Rng::from_entropy()),
+            access,
+            draining: Cell::new(false),
+            changed: Notify::new(),
+            connections: Cell::new(0),
+        }
+    }
+
+    /// Whether connections of the listener in `slot` may go on after what they do now.
+    pub fn keeps(&self, slot: usize) -> bool {
+        !self.draining.get() && self.snapshot.get().listener(slot).is_some()
+    }
+}
