@@ -124,8 +124,14 @@ impl Decoder {
                     return Ok(Step::Data(buf.split().freeze()));
                 }
                 State::ChunkSize => {
-                    let Some(size) = self.chunk_size(buf)? else { return Ok(Step::More) };
-                    self.state = if size == 0 { State::Trailers(0) } else { State::Chunk(size) };
+                    let Some(size) = self.chunk_size(buf)? else {
+                        return Ok(Step::More);
+                    };
+                    self.state = if size == 0 {
+                        State::Trailers(0)
+                    } else {
+                        State::Chunk(size)
+                    };
                 }
                 State::ChunkEnd => match buf.get(..2) {
                     Some(b"\r\n") => {
@@ -150,7 +156,11 @@ impl Decoder {
 
     /// Reads `hex [";" extension] CRLF`.
     fn chunk_size(&mut self, buf: &mut BytesMut) -> Result<Option<u64>, BodyError> {
-        let digits = buf.iter().take(MAX_SIZE_DIGITS + 1).take_while(|b| b.is_ascii_hexdigit()).count();
+        let digits = buf
+            .iter()
+            .take(MAX_SIZE_DIGITS + 1)
+            .take_while(|b| b.is_ascii_hexdigit())
+            .count();
         if digits > MAX_SIZE_DIGITS {
             return Err(BodyError::ChunkSize);
         }
@@ -161,7 +171,11 @@ impl Decoder {
             _ => return Err(BodyError::ChunkSize),
         }
         let Some(end) = memchr::memchr(b'\n', buf) else {
-            return if buf.len() > MAX_EXTENSIONS { Err(BodyError::TooLarge) } else { Ok(None) };
+            return if buf.len() > MAX_EXTENSIONS {
+                Err(BodyError::TooLarge)
+            } else {
+                Ok(None)
+            };
         };
         let line = &buf[..end];
         let Some(extension) = line[digits..].strip_suffix(b"\r") else {
@@ -176,7 +190,9 @@ impl Decoder {
         if self.extensions > MAX_EXTENSIONS {
             return Err(BodyError::TooLarge);
         }
-        let size = line[..digits].iter().fold(0u64, |n, b| n << 4 | u64::from((*b as char).to_digit(16).unwrap_or(0)));
+        let size = line[..digits]
+            .iter()
+            .fold(0u64, |n, b| n << 4 | u64::from((*b as char).to_digit(16).unwrap_or(0)));
         if size > u64::MAX >> 1 {
             return Err(BodyError::ChunkSize);
         }
@@ -193,10 +209,18 @@ fn trailers_len(buf: &[u8], scanned: usize) -> Result<Option<usize>, BodyError> 
             return Err(BodyError::ChunkEnd);
         }
         if at == 1 || (at >= 3 && buf[at - 3..at] == *b"\r\n\r") {
-            return if at < MAX_TRAILERS { Ok(Some(at + 1)) } else { Err(BodyError::TooLarge) };
+            return if at < MAX_TRAILERS {
+                Ok(Some(at + 1))
+            } else {
+                Err(BodyError::TooLarge)
+            };
         }
     }
-    if buf.len() > MAX_TRAILERS { Err(BodyError::TooLarge) } else { Ok(None) }
+    if buf.len() > MAX_TRAILERS {
+        Err(BodyError::TooLarge)
+    } else {
+        Ok(None)
+    }
 }
 
 /// The trailers that may be passed on.
@@ -224,12 +248,34 @@ fn trailers(block: &Bytes) -> Result<Option<HeaderMap>, BodyError> {
 /// Fields that frame, route, authenticate or describe the content have no place after it (RFC 9110 section 6.5.1).
 pub fn is_allowed_trailer(name: &HeaderName) -> bool {
     let text = name.as_str();
-    !(text.starts_with("content-") || text.starts_with("proxy-") || text.starts_with("x-forwarded-") || text.starts_with("if-"))
+    !(text.starts_with("content-")
+        || text.starts_with("proxy-")
+        || text.starts_with("x-forwarded-")
+        || text.starts_with("if-"))
         && ![
-            header::TRANSFER_ENCODING, header::CONNECTION, header::HOST, header::TE, header::TRAILER, header::UPGRADE,
-            header::AUTHORIZATION, header::SET_COOKIE, header::COOKIE, header::EXPECT, header::RANGE, header::FORWARDED,
-            header::CACHE_CONTROL, header::VIA, header::AGE, header::EXPIRES, header::DATE, header::LOCATION, header::VARY,
-            header::WWW_AUTHENTICATE, header::MAX_FORWARDS, header::PRAGMA, header::RETRY_AFTER,
+            header::TRANSFER_ENCODING,
+            header::CONNECTION,
+            header::HOST,
+            header::TE,
+            header::TRAILER,
+            header::UPGRADE,
+            header::AUTHORIZATION,
+            header::SET_COOKIE,
+            header::COOKIE,
+            header::EXPECT,
+            header::RANGE,
+            header::FORWARDED,
+            header::CACHE_CONTROL,
+            header::VIA,
+            header::AGE,
+            header::EXPIRES,
+            header::DATE,
+            header::LOCATION,
+            header::VARY,
+            header::WWW_AUTHENTICATE,
+            header::MAX_FORWARDS,
+            header::PRAGMA,
+            header::RETRY_AFTER,
         ]
         .contains(name)
         && text != "keep-alive"

@@ -55,12 +55,27 @@ pub fn declared(headers: &HeaderMap) -> Result<Declared, FramingError> {
     if length.is_some() {
         return Err(FramingError::Both);
     }
-    let known = |v: &str| ["gzip", "x-gzip", "deflate", "compress", "x-compress", "identity", "chunked"].iter().any(|k| v.eq_ignore_ascii_case(k));
+    let known = |v: &str| {
+        [
+            "gzip",
+            "x-gzip",
+            "deflate",
+            "compress",
+            "x-compress",
+            "identity",
+            "chunked",
+        ]
+        .iter()
+        .any(|k| v.eq_ignore_ascii_case(k))
+    };
     match first.to_str() {
         Ok(value) if codings.next().is_none() => {
             if value.eq_ignore_ascii_case("chunked") {
                 Ok(Declared::Chunked)
-            } else if !value.is_empty() && value.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-') && !known(value) {
+            } else if !value.is_empty()
+                && value.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
+                && !known(value)
+            {
                 Err(FramingError::UnknownCoding)
             } else {
                 Err(FramingError::TransferEncoding)

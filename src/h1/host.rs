@@ -58,10 +58,22 @@ mod tests {
 
     #[test]
     fn authorities() {
-        for good in ["a", "a.example", "A.example:80", "127.0.0.1", "[::1]", "[::1]:8080", "x_y.example", "a."] {
+        for good in [
+            "a",
+            "a.example",
+            "A.example:80",
+            "127.0.0.1",
+            "[::1]",
+            "[::1]:8080",
+            "x_y.example",
+            "a.",
+        ] {
             assert!(validate(good.as_bytes()), "{good}");
         }
-        for bad in ["", ":80", "a:", "a:b", "a:65536", "u@a", "a b", "a/b", "[::1", "[::1]x", "[a]", "a,b", "a%41", "::1", "a\0"] {
+        for bad in [
+            "", ":80", "a:", "a:b", "a:65536", "u@a", "a b", "a/b", "[::1", "[::1]x", "[a]", "a,b", "a%41", "::1",
+            "a\0",
+        ] {
             assert!(!validate(bad.as_bytes()), "{bad}");
         }
         assert_eq!(name("Shop.Example.:443"), "shop.example");

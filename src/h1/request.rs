@@ -95,7 +95,11 @@ pub fn is_h2_preface(buf: &[u8]) -> Option<bool> {
 
 /// Takes one head off the front of `buf`; `Ok(None)`: more bytes are needed. After an error the connection
 /// cannot be used further: where the next request would begin is not known.
-pub fn parse(buf: &mut BytesMut, search: &mut HeadSearch, limits: &Limits) -> Result<Option<RequestHead>, RequestError> {
+pub fn parse(
+    buf: &mut BytesMut,
+    search: &mut HeadSearch,
+    limits: &Limits,
+) -> Result<Option<RequestHead>, RequestError> {
     // Robustness of RFC 9112 section 2.2, bounded: one empty line before a request.
     if search.in_first_line() && buf.starts_with(b"\r\n") {
         let _ = buf.split_to(2);
@@ -134,7 +138,11 @@ where
     unsafe { std::mem::transmute(room) }
 }
 
-fn build(head: &bytes::Bytes, parsed: &httparse::Request<'_, '_>, limits: &Limits) -> Result<RequestHead, RequestError> {
+fn build(
+    head: &bytes::Bytes,
+    parsed: &httparse::Request<'_, '_>,
+    limits: &Limits,
+) -> Result<RequestHead, RequestError> {
     let (Some(method), Some(target), Some(minor)) = (parsed.method, parsed.path, parsed.version) else {
         return Err(HeadError::StartLine.into());
     };
@@ -168,7 +176,16 @@ fn build(head: &bytes::Bytes, parsed: &httparse::Request<'_, '_>, limits: &Limit
         Some(value) if connection.upgrade && version == Version::HTTP_11 => Some(value.clone()),
         _ => None,
     };
-    Ok(RequestHead { method, uri, version, headers, framing, keep_alive, expect_continue, upgrade })
+    Ok(RequestHead {
+        method,
+        uri,
+        version,
+        headers,
+        framing,
+        keep_alive,
+        expect_continue,
+        upgrade,
+    })
 }
 
 /// The target in origin form, and the one Host that goes with it.
@@ -191,7 +208,12 @@ fn target(
     // Absolute form (RFC 9112 section 3.2.2): its authority counts; one that differs from Host is a trap.
     let rest = ["http://", "https://"]
         .iter()
-        .find_map(|scheme| target.get(..scheme.len()).filter(|s| s.eq_ignore_ascii_case(scheme)).map(|_| &target[scheme.len()..]))
+        .find_map(|scheme| {
+            target
+                .get(..scheme.len())
+                .filter(|s| s.eq_ignore_ascii_case(scheme))
+                .map(|_| &target[scheme.len()..])
+        })
         .ok_or(RequestError::Target)?;
     let end = rest.find(['/', '?']).unwrap_or(rest.len());
     let (authority, path) = rest.split_at(end);
@@ -242,5 +264,9 @@ fn first_target(buf: &[u8]) -> usize {
 /// A head too large because of its target is told so.
 fn too_long(error: HeadError, buf: &[u8], limits: &Limits) -> RequestError {
     let in_target = memchr::memchr(b'\n', buf).is_none() && first_target(buf) > limits.max_target;
-    if error == HeadError::TooLarge && in_target { RequestError::TargetTooLong } else { error.into() }
+    if error == HeadError::TooLarge && in_target {
+        RequestError::TargetTooLong
+    } else {
+        error.into()
+    }
 }

@@ -60,7 +60,11 @@ pub fn parse(
     }
     head::with_room(limits, |room| {
         let mut parsed = httparse::Response::new(&mut []);
-        match httparse::ParserConfig::default().parse_response_with_uninit_headers(&mut parsed, &head, super::request::shorten(room)) {
+        match httparse::ParserConfig::default().parse_response_with_uninit_headers(
+            &mut parsed,
+            &head,
+            super::request::shorten(room),
+        ) {
             Ok(httparse::Status::Complete(n)) if n == head.len() => build(&head, &parsed, request_method).map(Some),
             Ok(_) => Err(HeadError::StartLine.into()),
             Err(e) => Err(head::reason(e).into()),
@@ -76,7 +80,10 @@ fn build(
     let (Some(code), Some(minor)) = (parsed.code, parsed.version) else {
         return Err(HeadError::StartLine.into());
     };
-    let status = StatusCode::from_u16(code).ok().filter(|s| (100..600).contains(&s.as_u16())).ok_or(ResponseError::Status)?;
+    let status = StatusCode::from_u16(code)
+        .ok()
+        .filter(|s| (100..600).contains(&s.as_u16()))
+        .ok_or(ResponseError::Status)?;
     let version = if minor == 1 { Version::HTTP_11 } else { Version::HTTP_10 };
     let headers = head::fields(head, parsed.headers)?;
     let declared = declared(&headers).map_err(ResponseError::Framing)?;
@@ -100,5 +107,11 @@ fn build(
         && framing != Framing::UntilClose
         && status != StatusCode::SWITCHING_PROTOCOLS
         && (version == Version::HTTP_11 || connection.keep_alive);
-    Ok(ResponseHead { status, version, headers, framing, keep_alive })
+    Ok(ResponseHead {
+        status,
+        version,
+        headers,
+        framing,
+        keep_alive,
+    })
 }

@@ -7,7 +7,10 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 pub fn raise() -> u64 {
     let limit = getrlimit(Resource::Nofile);
     if limit.current != limit.maximum {
-        let wanted = Rlimit { current: limit.maximum, maximum: limit.maximum };
+        let wanted = Rlimit {
+            current: limit.maximum,
+            maximum: limit.maximum,
+        };
         // Refused (a container's policy): the old limit stays, and is what is reported.
         let _ = setrlimit(Resource::Nofile, wanted);
     }

@@ -89,7 +89,13 @@ struct Half {
 }
 
 impl Half {
-    fn poll<R, W>(&mut self, cx: &mut Context<'_>, from: &mut R, to: &mut W, moved: &mut impl FnMut(usize)) -> Poll<io::Result<()>>
+    fn poll<R, W>(
+        &mut self,
+        cx: &mut Context<'_>,
+        from: &mut R,
+        to: &mut W,
+        moved: &mut impl FnMut(usize),
+    ) -> Poll<io::Result<()>>
     where
         R: AsyncRead + Unpin,
         W: AsyncWrite + Unpin,
@@ -118,7 +124,9 @@ impl Half {
             self.buf.reserve(size);
             let read = {
                 let mut room = ReadBuf::uninit(self.buf.spare_capacity_mut());
-                Pin::new(&mut *from).poll_read(cx, &mut room).map_ok(|()| room.filled().len())
+                Pin::new(&mut *from)
+                    .poll_read(cx, &mut room)
+                    .map_ok(|()| room.filled().len())
             };
             match read {
                 Poll::Ready(Ok(0)) => {
@@ -147,7 +155,11 @@ impl Half {
 
 /// The other side is gone already: nothing is left to shut down.
 fn not_connected(e: io::Error) -> io::Result<()> {
-    if e.kind() == io::ErrorKind::NotConnected { Ok(()) } else { Err(e) }
+    if e.kind() == io::ErrorKind::NotConnected {
+        Ok(())
+    } else {
+        Err(e)
+    }
 }
 
 #[cfg(test)]
@@ -156,7 +168,10 @@ mod tests {
 
     use super::*;
 
-    const LIMITS: Limits = Limits { idle: Duration::from_secs(5), half_close: Duration::from_millis(50) };
+    const LIMITS: Limits = Limits {
+        idle: Duration::from_secs(5),
+        half_close: Duration::from_millis(50),
+    };
 
     #[tokio::test]
     async fn carries_both_ways_and_keeps_a_half_close() {

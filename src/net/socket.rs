@@ -26,8 +26,9 @@ pub fn bind(addr: &BindAddr, copies: usize) -> io::Result<Vec<Bound>> {
         BindAddr::Any(port) => bind_ip(SocketAddr::from((Ipv6Addr::UNSPECIFIED, *port)), false, copies).or_else(|e| {
             match e.raw_os_error() {
                 // No IPv6 on this machine.
-                Some(code) if code == rustix::io::Errno::AFNOSUPPORT.raw_os_error()
-                    || code == rustix::io::Errno::ADDRNOTAVAIL.raw_os_error() =>
+                Some(code)
+                    if code == rustix::io::Errno::AFNOSUPPORT.raw_os_error()
+                        || code == rustix::io::Errno::ADDRNOTAVAIL.raw_os_error() =>
                 {
                     bind_ip(SocketAddr::from(([0, 0, 0, 0], *port)), false, copies)
                 }
@@ -42,7 +43,9 @@ pub fn bind(addr: &BindAddr, copies: usize) -> io::Result<Vec<Bound>> {
 /// The address a socket is bound to, as it is logged.
 pub fn local_label(bound: &Bound, addr: &BindAddr) -> String {
     match bound {
-        Bound::Tcp(listener) => listener.local_addr().map_or_else(|_| addr.to_string(), |a| a.to_string()),
+        Bound::Tcp(listener) => listener
+            .local_addr()
+            .map_or_else(|_| addr.to_string(), |a| a.to_string()),
         Bound::Unix(_) => addr.to_string(),
     }
 }
@@ -81,7 +84,10 @@ fn bind_unix(path: &Path, copies: usize) -> io::Result<Vec<Bound>> {
     if let Ok(meta) = std::fs::symlink_metadata(path) {
         use std::os::unix::fs::FileTypeExt;
         if !meta.file_type().is_socket() {
-            return Err(io::Error::new(io::ErrorKind::AlreadyExists, "a file that is not a socket is in the way"));
+            return Err(io::Error::new(
+                io::ErrorKind::AlreadyExists,
+                "a file that is not a socket is in the way",
+            ));
         }
         if std::os::unix::net::UnixStream::connect(path).is_ok() {
             return Err(io::ErrorKind::AddrInUse.into());

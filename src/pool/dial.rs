@@ -120,7 +120,10 @@ impl Dialer {
                 return Ok(Io::Plain(stream));
             };
             let name = self.server_name(&endpoint.configured)?;
-            let tls = TlsConnector::from(config.clone()).connect(name, stream).await.map_err(DialError::Tls)?;
+            let tls = TlsConnector::from(config.clone())
+                .connect(name, stream)
+                .await
+                .map_err(DialError::Tls)?;
             Ok(Io::Tls(Box::new(TlsStream::Client(tls))))
         };
         tokio::time::timeout(self.connect_timeout, work)

@@ -43,7 +43,10 @@ pub struct H1 {
 #[derive(Debug)]
 pub enum HeadError {
     /// The connection broke or ended; `begun`: within the head.
-    Broken { begun: bool, source: io::Error },
+    Broken {
+        begun: bool,
+        source: io::Error,
+    },
     Malformed(ResponseError),
     TimedOut,
 }

@@ -92,7 +92,10 @@ where
             let spent = conn.io.is_spent() || (strict && conn.io.stream().is_stale());
             drop(conn);
             if !spent {
-                return Some(Lease::H1(H1Lease { conn: idle.conn, reused: true }));
+                return Some(Lease::H1(H1Lease {
+                    conn: idle.conn,
+                    reused: true,
+                }));
             }
         }
         slot.shared.retain(|s| s.epoch == dialer.epoch() && !s.send.is_closed());

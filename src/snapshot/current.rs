@@ -60,7 +60,10 @@ mod tests {
         let current = Current::default();
         let reader = current.reader();
         let old = reader.get();
-        current.publish(Snapshot { generation: 7, ..Snapshot::default() });
+        current.publish(Snapshot {
+            generation: 7,
+            ..Snapshot::default()
+        });
         assert_eq!((old.generation, reader.get().generation), (0, 7));
         assert!(Rc::ptr_eq(&reader.get(), &reader.get()));
     }

@@ -95,8 +95,15 @@ pub struct Route {
 #[derive(Debug)]
 pub enum Action {
     Forward(Forward),
-    Redirect { to: String, status: StatusCode },
-    Respond { status: StatusCode, headers: HeaderMap, body: Bytes },
+    Redirect {
+        to: String,
+        status: StatusCode,
+    },
+    Respond {
+        status: StatusCode,
+        headers: HeaderMap,
+        body: Bytes,
+    },
 }
 
 #[derive(Debug)]
@@ -147,7 +154,10 @@ impl Live {
             self.active.fetch_sub(1, Relaxed);
             return None;
         }
-        let mut admitted = Admitted { live: self.clone(), source: None };
+        let mut admitted = Admitted {
+            live: self.clone(),
+            source: None,
+        };
         let per_source = self.max_per_source.load(Relaxed);
         if let (Some(source), true) = (source, per_source < usize::MAX) {
             let mut sources = self.sources.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
@@ -175,7 +185,11 @@ impl Drop for Admitted {
     fn drop(&mut self) {
         self.live.active.fetch_sub(1, Relaxed);
         if let Some(source) = self.source {
-            let mut sources = self.live.sources.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            let mut sources = self
+                .live
+                .sources
+                .lock()
+                .unwrap_or_else(std::sync::PoisonError::into_inner);
             if let Some(n) = sources.get_mut(&source) {
                 *n -= 1;
                 if *n == 0 {

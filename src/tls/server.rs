@@ -22,7 +22,11 @@ impl Tickets {
 }
 
 /// What a listener with `spec` answers handshakes with.
-pub fn config(spec: &ServerSpec, alpn: &[&[u8]], tickets: &Tickets) -> Result<Arc<rustls::ServerConfig>, rustls::Error> {
+pub fn config(
+    spec: &ServerSpec,
+    alpn: &[&[u8]],
+    tickets: &Tickets,
+) -> Result<Arc<rustls::ServerConfig>, rustls::Error> {
     let versions: &[_] = if spec.only_tls13 { &[&TLS13] } else { &[&TLS13, &TLS12] };
     let mut config = rustls::ServerConfig::builder_with_provider(Arc::new(default_provider()))
         .with_protocol_versions(versions)?
@@ -54,7 +58,8 @@ impl BySni {
                     None => (&mut exact, name.as_str()),
                 };
                 // Of two certificates for one name the first written counts.
-                map.entry(name.to_owned()).or_insert_with(|| certificate.certified.clone());
+                map.entry(name.to_owned())
+                    .or_insert_with(|| certificate.certified.clone());
             }
         }
         let first = spec.certificates.first().map(|c| c.certified.clone());
@@ -86,8 +91,12 @@ mod tests {
     fn exact_over_wildcard_over_first() {
         let dir = tempfile::tempdir().unwrap();
         let certificate = |file: &str, names: &[&str]| {
-            let made = rcgen::generate_simple_self_signed(names.iter().map(|n| n.to_string()).collect::<Vec<_>>()).unwrap();
-            let (cert, key) = (dir.path().join(format!("{file}.pem")), dir.path().join(format!("{file}.key")));
+            let made =
+                rcgen::generate_simple_self_signed(names.iter().map(|n| n.to_string()).collect::<Vec<_>>()).unwrap();
+            let (cert, key) = (
+                dir.path().join(format!("{file}.pem")),
+                dir.path().join(format!("{file}.key")),
+            );
             std::fs::write(&cert, made.cert.pem()).unwrap();
             std::fs::write(&key, made.signing_key.serialize_pem()).unwrap();
             load::certificate(&cert, &key).unwrap()
@@ -103,7 +112,10 @@ mod tests {
         let by_sni = BySni::new(&spec);
         let index = |name: Option<&str>| {
             let found = by_sni.find(name).unwrap();
-            spec.certificates.iter().position(|c| Arc::ptr_eq(&c.certified, &found)).unwrap()
+            spec.certificates
+                .iter()
+                .position(|c| Arc::ptr_eq(&c.certified, &found))
+                .unwrap()
         };
         assert_eq!(index(Some("a.shop.example")), 2);
         assert_eq!(index(Some("b.shop.example")), 1);

@@ -62,7 +62,10 @@ impl Upstream {
         cursor: Cursor,
         members: Vec<Member>,
     ) -> Self {
-        let group = ArcSwap::from_pointee(Group { candidates: Vec::new(), balancer: None });
+        let group = ArcSwap::from_pointee(Group {
+            candidates: Vec::new(),
+            balancer: None,
+        });
         let upstream = Self {
             name,
             settings,
@@ -113,8 +116,8 @@ impl Upstream {
 
     fn publish(&self, members: &[Member]) {
         let candidates = available(members);
-        let balancer = (!candidates.is_empty())
-            .then(|| balance::build(&self.settings.balance, &candidates, self.cursor.clone()));
+        let balancer =
+            (!candidates.is_empty()).then(|| balance::build(&self.settings.balance, &candidates, self.cursor.clone()));
         self.group.store(Arc::new(Group { candidates, balancer }));
     }
 }
@@ -127,7 +130,10 @@ fn available(members: &[Member]) -> Vec<Candidate> {
             let found: Vec<_> = members
                 .iter()
                 .filter(|m| m.backup == backup && m.endpoint.health() == health)
-                .map(|m| Candidate { endpoint: m.endpoint.clone(), weight: m.weight })
+                .map(|m| Candidate {
+                    endpoint: m.endpoint.clone(),
+                    weight: m.weight,
+                })
                 .collect();
             if !found.is_empty() {
                 return found;
@@ -145,14 +151,23 @@ mod tests {
     fn member(id: u32, health: Health, backup: bool) -> Member {
         let addr = std::net::SocketAddr::from(([127, 0, 0, 1], 1000 + id as u16));
         let state = State::new(id, DialAddr::Ip(addr), EndpointAddr::Ip(addr), health, 1);
-        Member { endpoint: Arc::new(state), weight: 1, backup }
+        Member {
+            endpoint: Arc::new(state),
+            weight: 1,
+            backup,
+        }
     }
 
     #[test]
     fn up_before_unknown_before_backups_and_never_down() {
         use Health::{Checking, Down, Up};
         let ids = |members: &[Member]| available(members).iter().map(|c| c.endpoint.id).collect::<Vec<_>>();
-        let all = [member(0, Up, false), member(1, Checking, false), member(2, Down, false), member(3, Up, true)];
+        let all = [
+            member(0, Up, false),
+            member(1, Checking, false),
+            member(2, Down, false),
+            member(3, Up, true),
+        ];
         assert_eq!(ids(&all), [0]);
         assert_eq!(ids(&all[1..]), [1]);
         assert_eq!(ids(&all[2..]), [3]);

@@ -8,10 +8,10 @@ use super::{balance, health};
 use crate::config::defaults;
 use crate::config::diagnostic::{At, Context, Diagnostic};
 use crate::config::plan::Endpoint;
-use crate::pool::Protocol;
 use crate::config::reader::{Fields, Shape};
 use crate::config::value::{Node, Value};
 use crate::net::addr::EndpointAddr;
+use crate::pool::Protocol;
 
 #[derive(Debug)]
 pub struct Upstream {

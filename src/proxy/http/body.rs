@@ -1,0 +1,193 @@
+//! Bodies as one concrete type per direction: requests from clients, responses from endpoints.
+
+use std::cell::RefCell;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body::{Body, Frame};
+use hyper::body::Incoming;
+
+use super::h1::ClientBody;
+use super::upload::Sending;
+use crate::endpoint::Active;
+use crate::h1::decode::{Decoder, Step};
+use crate::net::deadline::Deadline;
+use crate::pool::Dialer;
+use crate::pool::h1::{H1, ReadError};
+use crate::pool::h2::StreamPermit;
+use crate::proxy::error::{Kind, ProxyError};
+use crate::proxy::worker::Worker;
+
+/// The body of a request as it comes from the client.
+pub enum RequestBody {
+    Empty,
+    H1(ClientBody),
+    H2(Incoming, Deadline, Duration),
+}
+
+impl RequestBody {
+    pub fn is_empty(&self) -> bool {
+        match self {
+            Self::Empty => true,
+            Self::H1(_) => false,
+            Self::H2(body, ..) => body.is_end_stream(),
+        }
+    }
+
+    /// The next part.
+    pub fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, ProxyError>>> {
+        match self {
+            Self::Empty => Poll::Ready(None),
+            Self::H1(body) => body.poll_frame(cx),
+            Self::H2(body, deadline, pause) => match Pin::new(body).poll_frame(cx) {
+                Poll::Ready(Some(Ok(frame))) => {
+                    deadline.set(*pause);
+                    Poll::Ready(Some(Ok(frame)))
+                }
+                Poll::Ready(Some(Err(e))) => {
+                    Poll::Ready(Some(Err(ProxyError::new(Kind::ClientGone, format!("request body: {e}")))))
+                }
+                Poll::Ready(None) => Poll::Ready(None),
+                Poll::Pending => {
+                    ready!(deadline.poll(cx));
+                    Poll::Ready(Some(Err(ProxyError::new(Kind::BodyTimeout, "no byte of the body in time"))))
+                }
+            },
+        }
+    }
+}
+
+/// The body of a response on its way to the client.
+pub enum ResponseBody {
+    Empty,
+    Full(Bytes),
+    H1(Box<H1Body>),
+    H2(Box<H2Body>),
+    /// After 101: the connection to the endpoint, to be relayed.
+    Upgraded(Box<Upgraded>),
+}
+
+impl ResponseBody {
+    /// The next part.
+    pub fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, ProxyError>>> {
+        match self {
+            Self::Empty | Self::Upgraded(_) => Poll::Ready(None),
+            Self::Full(bytes) => {
+                let bytes = std::mem::take(bytes);
+                *self = Self::Empty;
+                Poll::Ready((!bytes.is_empty()).then(|| Ok(Frame::data(bytes))))
+            }
+            Self::H1(body) => body.poll_frame(cx),
+            Self::H2(body) => body.poll_frame(cx),
+        }
+    }
+
+    /// Nothing will come.
+    pub fn is_empty(&self) -> bool {
+        match self {
+            Self::Empty | Self::Upgraded(_) => true,
+            Self::Full(bytes) => bytes.is_empty(),
+            Self::H1(body) => body.decoder.is_end(),
+            Self::H2(body) => body.incoming.is_end_stream(),
+        }
+    }
+}
+
+/// From an HTTP/1 endpoint. Complete, it gives the connection back; dropped before, it closes it.
+pub struct H1Body {
+    pub conn: Rc<RefCell<H1>>,
+    pub decoder: Decoder,
+    /// The connection may serve another request.
+    pub keep: bool,
+    /// The rest of the request's body, still being sent.
+    pub sending: Option<Sending>,
+    pub worker: Rc<Worker>,
+    pub dialer: Arc<Dialer>,
+    pub active: Option<Active>,
+    pub read_timeout: Duration,
+}
+
+impl H1Body {
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, ProxyError>>> {
+        let step = {
+            let mut conn = self.conn.borrow_mut();
+            match conn.poll_body(cx, &mut self.decoder) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(Ok(Step::Data(data))) => {
+                    if !self.decoder.is_end() {
+                        conn.deadline.set(self.read_timeout);
+                    }
+                    Ok(Step::Data(data))
+                }
+                Poll::Ready(other) => other,
+            }
+        };
+        match step {
+            Ok(Step::Data(data)) => {
+                if self.decoder.is_end() {
+                    self.complete();
+                }
+                Poll::Ready(Some(Ok(Frame::data(data))))
+            }
+            Ok(Step::More) => Poll::Pending,
+            Ok(Step::End(trailers)) => {
+                self.complete();
+                Poll::Ready(trailers.map(|t| Ok(Frame::trailers(t))))
+            }
+            Err(e) => {
+                self.keep = false;
+                Poll::Ready(Some(Err(match e {
+                    ReadError::Broken(e) => ProxyError::new(Kind::Reset, format!("response body: {e}")),
+                    ReadError::Malformed(e) => ProxyError::new(Kind::BadResponse, e.reason()),
+                    ReadError::TimedOut => ProxyError::new(Kind::ResponseTimeout, "the response body paused for too long"),
+                })))
+            }
+        }
+    }
+
+    /// Gives the connection back once, when nothing of the exchange is left.
+    pub fn complete(&mut self) {
+        let Some(active) = self.active.take() else { return };
+        let sent = self.sending.as_ref().is_none_or(Sending::is_done);
+        if self.keep && sent {
+            self.worker.pools.give_back(active.endpoint(), &self.dialer, self.conn.clone());
+        }
+    }
+}
+
+/// From an HTTP/2 endpoint.
+pub struct H2Body {
+    pub incoming: Incoming,
+    pub deadline: Deadline,
+    pub read_timeout: Duration,
+    pub active: Active,
+    pub permit: StreamPermit,
+}
+
+impl H2Body {
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, ProxyError>>> {
+        match Pin::new(&mut self.incoming).poll_frame(cx) {
+            Poll::Ready(Some(Ok(frame))) => {
+                self.deadline.set(self.read_timeout);
+                Poll::Ready(Some(Ok(frame)))
+            }
+            Poll::Ready(Some(Err(e))) => Poll::Ready(Some(Err(ProxyError::new(Kind::Reset, format!("response body: {e}"))))),
+            Poll::Ready(None) => Poll::Ready(None),
+            Poll::Pending => {
+                ready!(self.deadline.poll(cx));
+                let late = ProxyError::new(Kind::ResponseTimeout, "the response body paused for too long");
+                Poll::Ready(Some(Err(late)))
+            }
+        }
+    }
+}
+
+/// A connection to an endpoint that has switched protocols.
+pub struct Upgraded {
+    pub conn: Rc<RefCell<H1>>,
+    pub active: Active,
+}

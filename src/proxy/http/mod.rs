@@ -1,0 +1,82 @@
+//! HTTP requests: from either version of the protocol to an endpoint and back.
+
+pub mod attempt;
+pub mod body;
+pub mod forward;
+pub mod h1;
+pub mod h2;
+pub mod request;
+pub mod respond;
+pub mod upload;
+
+use std::borrow::Cow;
+use std::rc::Rc;
+
+use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, Version};
+
+use super::worker::{Peer, Worker};
+use crate::snapshot::{Http, Listener};
+use body::{RequestBody, ResponseBody};
+
+/// A connection as its requests see it.
+pub struct Downstream {
+    pub worker: Rc<Worker>,
+    pub peer: Peer,
+    /// The client's address for forwarding fields.
+    pub forwarded_for: HeaderValue,
+    pub tls: bool,
+    /// Slot of the listener it came in by.
+    pub slot: usize,
+}
+
+/// What a request is handled with.
+pub struct Scope<'a> {
+    pub down: &'a Downstream,
+    pub listener: &'a Listener,
+    pub http: &'a Http,
+    /// Takes 1xx responses; HTTP/1.1 alone.
+    pub informational: Option<&'a dyn Fn(StatusCode, &HeaderMap)>,
+}
+
+/// A request, of whatever version it was.
+pub struct Request {
+    pub method: Method,
+    pub uri: Uri,
+    pub version: Version,
+    pub headers: HeaderMap,
+    pub body: RequestBody,
+    /// In bytes; `None`: not known before its end.
+    pub length: Option<u64>,
+    pub expect_continue: bool,
+    pub upgrade: Option<HeaderValue>,
+}
+
+/// A response on its way to the client.
+pub struct Response {
+    pub status: StatusCode,
+    pub headers: HeaderMap,
+    pub body: ResponseBody,
+    /// In bytes; also said to HEAD.
+    pub length: Option<u64>,
+}
+
+/// The protocol in logs.
+pub fn version_label(version: Version) -> &'static str {
+    match version {
+        Version::HTTP_10 => "HTTP/1.0",
+        Version::HTTP_11 => "HTTP/1.1",
+        _ => "HTTP/2",
+    }
+}
+
+/// Host and target of a request as they stand, for logs.
+pub fn subject(uri: &Uri, headers: &HeaderMap) -> (String, String) {
+    let host = match uri.authority() {
+        Some(authority) => Cow::Borrowed(authority.as_str()),
+        None => headers
+            .get(http::header::HOST)
+            .map_or(Cow::Borrowed(""), |v| String::from_utf8_lossy(v.as_bytes())),
+    };
+    let target = uri.path_and_query().map_or("", |p| p.as_str());
+    (host.into_owned(), target.to_owned())
+}

@@ -1,0 +1,255 @@
+//! A request's body on its way to an endpoint: limited, remembered for a second attempt, sent while the
+//! response may already flow.
+
+use std::cell::{Cell, RefCell};
+use std::future::Future;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+
+use bytes::{BufMut, Bytes};
+use http::HeaderMap;
+use http_body::{Body, Frame};
+
+use super::body::RequestBody;
+use crate::h1::encode;
+use crate::pool::h1::H1;
+use crate::proxy::error::{Kind, ProxyError};
+
+/// How much of a body is kept for another attempt.
+const REPLAY: usize = 64 * 1024;
+/// Bytes gathered before they are written to an HTTP/1 endpoint.
+const GATHER: usize = 16 * 1024;
+
+/// The body as all attempts share it.
+pub struct Source {
+    body: RequestBody,
+    /// What was read so far, while all of it is kept.
+    replay: Vec<Bytes>,
+    read: u64,
+    max: u64,
+    keep: bool,
+    end: Option<Option<HeaderMap>>,
+    /// The client's fault, told to every later reader.
+    failed: Option<ProxyError>,
+}
+
+/// One attempt's view of the body, from its start.
+pub struct Upload {
+    source: Rc<RefCell<Source>>,
+    next: usize,
+    ended: bool,
+}
+
+impl Source {
+    /// `keep`: another attempt may be made after bytes were sent (the method is idempotent).
+    pub fn new(body: RequestBody, max: Option<u64>, keep: bool) -> Rc<RefCell<Self>> {
+        Rc::new(RefCell::new(Self {
+            body,
+            replay: Vec::new(),
+            read: 0,
+            max: max.unwrap_or(u64::MAX),
+            keep,
+            end: None,
+            failed: None,
+        }))
+    }
+
+    /// Whether an attempt could send all of it from the start.
+    pub fn is_whole(&self) -> bool {
+        self.read == 0 || self.keep
+    }
+
+    /// The client's failure, when that is why an attempt ended.
+    pub fn failure(&self) -> Option<ProxyError> {
+        self.failed.clone()
+    }
+
+    /// Nothing is left to read from the client.
+    pub fn is_read(&self) -> bool {
+        self.end.is_some()
+    }
+}
+
+impl Upload {
+    pub fn new(source: &Rc<RefCell<Source>>) -> Self {
+        Self { source: source.clone(), next: 0, ended: false }
+    }
+
+    fn poll_part(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, ProxyError>>> {
+        let source = &mut *self.source.borrow_mut();
+        if self.ended {
+            return Poll::Ready(None);
+        }
+        if let Some(part) = source.replay.get(self.next) {
+            self.next += 1;
+            return Poll::Ready(Some(Ok(Frame::data(part.clone()))));
+        }
+        if let Some(e) = &source.failed {
+            return Poll::Ready(Some(Err(e.clone())));
+        }
+        if let Some(trailers) = &source.end {
+            self.ended = true;
+            return Poll::Ready(trailers.clone().map(|t| Ok(Frame::trailers(t))));
+        }
+        let frame = match ready!(source.body.poll_frame(cx)) {
+            None => {
+                source.end = Some(None);
+                self.ended = true;
+                return Poll::Ready(None);
+            }
+            Some(Err(e)) => {
+                source.failed = Some(e.clone());
+                return Poll::Ready(Some(Err(e)));
+            }
+            Some(Ok(frame)) => frame,
+        };
+        match frame.into_data() {
+            Ok(data) => {
+                source.read += data.len() as u64;
+                if source.read > source.max {
+                    let e = ProxyError::new(Kind::BodyTooLarge, "the body is longer than allowed");
+                    source.failed = Some(e.clone());
+                    return Poll::Ready(Some(Err(e)));
+                }
+                if source.keep && source.read <= REPLAY as u64 {
+                    source.replay.push(data.clone());
+                    self.next += 1;
+                } else {
+                    source.keep = false;
+                    source.replay = Vec::new();
+                    self.next = 0;
+                }
+                Poll::Ready(Some(Ok(Frame::data(data))))
+            }
+            Err(frame) => {
+                let trailers = frame.into_trailers().ok();
+                source.end = Some(trailers.clone());
+                self.ended = true;
+                Poll::Ready(trailers.map(|t| Ok(Frame::trailers(t))))
+            }
+        }
+    }
+}
+
+impl Body for Upload {
+    type Data = Bytes;
+    type Error = ProxyError;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, ProxyError>>> {
+        self.get_mut().poll_part(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.ended
+    }
+}
+
+/// Why sending a body stopped.
+#[derive(Debug)]
+pub enum SendError {
+    /// The client's part.
+    Client(ProxyError),
+    /// The endpoint takes no more. It may have answered already.
+    Endpoint(std::io::Error),
+}
+
+/// A body being written to an HTTP/1 endpoint.
+pub struct Pump {
+    upload: Upload,
+    conn: Rc<RefCell<H1>>,
+    chunked: bool,
+    all_read: bool,
+    /// Something moved since the last look: deadlines start again.
+    pub moved: bool,
+}
+
+impl Pump {
+    pub fn new(upload: Upload, conn: Rc<RefCell<H1>>, chunked: bool) -> Self {
+        Self { upload, conn, chunked, all_read: false, moved: false }
+    }
+
+    /// Ready when all of it is written.
+    pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), SendError>> {
+        loop {
+            let waiting = self.conn.borrow().write.len();
+            if self.all_read || waiting >= GATHER {
+                ready!(self.conn.borrow_mut().poll_flush(cx)).map_err(SendError::Endpoint)?;
+                self.moved = true;
+                if self.all_read {
+                    return Poll::Ready(Ok(()));
+                }
+            }
+            let frame = match self.upload.poll_part(cx) {
+                Poll::Ready(frame) => frame,
+                Poll::Pending => {
+                    // What has come goes on at once.
+                    ready!(self.conn.borrow_mut().poll_flush(cx)).map_err(SendError::Endpoint)?;
+                    return Poll::Pending;
+                }
+            };
+            let mut conn = self.conn.borrow_mut();
+            let out = &mut conn.write;
+            match frame {
+                Some(Err(e)) => return Poll::Ready(Err(SendError::Client(e))),
+                Some(Ok(frame)) => match frame.into_data() {
+                    Ok(data) if data.is_empty() => {}
+                    Ok(data) if self.chunked => {
+                        encode::chunk_start(out, data.len());
+                        out.put_slice(&data);
+                        encode::chunk_end(out);
+                    }
+                    Ok(data) => out.put_slice(&data),
+                    Err(frame) => {
+                        if self.chunked {
+                            encode::last_chunk(out, frame.into_trailers().ok().as_ref());
+                        }
+                        self.all_read = true;
+                    }
+                },
+                None => {
+                    if self.chunked {
+                        encode::last_chunk(out, None);
+                    }
+                    self.all_read = true;
+                }
+            }
+        }
+    }
+
+    /// Goes on by itself, while the response flows.
+    pub fn spawn(mut self) -> Sending {
+        let done = Rc::new(Cell::new(false));
+        let mark = done.clone();
+        let task = tokio::task::spawn_local(async move {
+            let sent = std::future::poll_fn(|cx| self.poll(cx)).await;
+            // A failure shows in the response, or in its absence.
+            mark.set(sent.is_ok());
+        });
+        Sending { task, done }
+    }
+}
+
+/// A body being sent by a task of its own, which ends with this.
+pub struct Sending {
+    task: tokio::task::JoinHandle<()>,
+    done: Rc<Cell<bool>>,
+}
+
+impl Sending {
+    /// All of it was written.
+    pub fn is_done(&self) -> bool {
+        self.done.get()
+    }
+
+    /// Waits for the task's end.
+    pub fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        Pin::new(&mut self.task).poll(cx).map(|_| ())
+    }
+}
+
+impl Drop for Sending {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
