@@ -7,7 +7,7 @@ use divan::Bencher;
 use evenkeel::balance::{Candidate, Cursor, HashKey, KeyParts, PickContext, Spec, build as build_balancer};
 use evenkeel::base::rng::Rng;
 use evenkeel::endpoint::{Active, Health, State};
-use evenkeel::net::addr::DialAddr;
+use evenkeel::net::addr::{DialAddr, EndpointAddr};
 use http::HeaderMap;
 
 const ENDPOINTS: [usize; 3] = [3, 100, 10_000];
@@ -23,6 +23,7 @@ fn candidates(count: usize, heaviest: u16) -> Vec<Candidate> {
             endpoint: Arc::new(State::new(
                 id,
                 DialAddr::Ip((Ipv4Addr::from(0x0A00_0000 + id), 80).into()),
+                EndpointAddr::Ip((Ipv4Addr::from(0x0A00_0000 + id), 80).into()),
                 Health::Up,
                 1,
             )),

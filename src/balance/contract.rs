@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::base::rng::Rng;
 use crate::endpoint::Health;
-use crate::net::addr::DialAddr;
+use crate::net::addr::{DialAddr, EndpointAddr};
 
 /// Candidates with these weights; each one's id is its position.
 pub fn candidates(weights: &[u16]) -> Vec<Candidate> {
@@ -16,9 +16,15 @@ pub fn candidates(weights: &[u16]) -> Vec<Candidate> {
         .zip(weights)
         .map(|(id, weight)| {
             let address = std::net::Ipv4Addr::from(0x0A00_0000 + id);
-            let addr = DialAddr::Ip((address, 8080).into());
+            let addr = std::net::SocketAddr::from((address, 8080));
             Candidate {
-                endpoint: Arc::new(State::new(id, addr, Health::Up, 1)),
+                endpoint: Arc::new(State::new(
+                    id,
+                    DialAddr::Ip(addr),
+                    EndpointAddr::Ip(addr),
+                    Health::Up,
+                    1,
+                )),
                 weight: *weight,
             }
         })

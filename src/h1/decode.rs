@@ -247,36 +247,34 @@ fn trailers(block: &Bytes) -> Result<Option<HeaderMap>, BodyError> {
 
 /// Fields that frame, route, authenticate or describe the content have no place after it (RFC 9110 section 6.5.1).
 pub fn is_allowed_trailer(name: &HeaderName) -> bool {
+    const FAMILIES: [&str; 4] = ["content-", "proxy-", "x-forwarded-", "if-"];
     let text = name.as_str();
-    !(text.starts_with("content-")
-        || text.starts_with("proxy-")
-        || text.starts_with("x-forwarded-")
-        || text.starts_with("if-"))
-        && ![
-            header::TRANSFER_ENCODING,
-            header::CONNECTION,
-            header::HOST,
-            header::TE,
-            header::TRAILER,
-            header::UPGRADE,
-            header::AUTHORIZATION,
-            header::SET_COOKIE,
-            header::COOKIE,
-            header::EXPECT,
-            header::RANGE,
-            header::FORWARDED,
-            header::CACHE_CONTROL,
-            header::VIA,
-            header::AGE,
-            header::EXPIRES,
-            header::DATE,
-            header::LOCATION,
-            header::VARY,
-            header::WWW_AUTHENTICATE,
-            header::MAX_FORWARDS,
-            header::PRAGMA,
-            header::RETRY_AFTER,
-        ]
-        .contains(name)
-        && text != "keep-alive"
+    !FAMILIES.iter().any(|family| text.starts_with(family)) && !NEVER_TRAILERS.contains(name)
 }
+
+const NEVER_TRAILERS: [HeaderName; 24] = [
+    HeaderName::from_static("keep-alive"),
+    header::TRANSFER_ENCODING,
+    header::CONNECTION,
+    header::HOST,
+    header::TE,
+    header::TRAILER,
+    header::UPGRADE,
+    header::AUTHORIZATION,
+    header::SET_COOKIE,
+    header::COOKIE,
+    header::EXPECT,
+    header::RANGE,
+    header::FORWARDED,
+    header::CACHE_CONTROL,
+    header::VIA,
+    header::AGE,
+    header::EXPIRES,
+    header::DATE,
+    header::LOCATION,
+    header::VARY,
+    header::WWW_AUTHENTICATE,
+    header::MAX_FORWARDS,
+    header::PRAGMA,
+    header::RETRY_AFTER,
+];

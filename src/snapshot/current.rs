@@ -37,7 +37,9 @@ pub type Held = Rc<Arc<Snapshot>>;
 
 /// One worker's view.
 #[derive(Debug)]
-pub struct Reader(RefCell<(Cache<Arc<ArcSwap<Snapshot>>, Arc<Snapshot>>, Held)>);
+pub struct Reader(RefCell<(Newest, Held)>);
+
+type Newest = Cache<Arc<ArcSwap<Snapshot>>, Arc<Snapshot>>;
 
 impl Reader {
     /// The newest snapshot: one atomic load while nothing has changed.
