@@ -8,6 +8,7 @@ pub mod h1;
 pub mod health;
 pub mod net;
 pub mod pool;
+pub mod proxy;
 pub mod route;
 pub mod snapshot;
 pub mod telemetry;

@@ -28,6 +28,13 @@ impl Deadline {
         self.set_at(Instant::now() + after);
     }
 
+    /// Sets the deadline to `after` from now unless one is set.
+    pub fn set_if_clear(&mut self, after: Duration) {
+        if self.at.is_none() {
+            self.set(after);
+        }
+    }
+
     pub fn set_at(&mut self, at: Instant) {
         self.at = Some(at);
     }

@@ -34,6 +34,14 @@ impl Stream {
         }
     }
 
+    /// Closing will reset the connection: what was sent must not pass for all there was.
+    pub fn reset_on_close(&self) {
+        if let Self::Tcp(s) = self {
+            // Best effort: without it the connection is closed in order.
+            let _ = socket2::SockRef::from(s).set_linger(Some(std::time::Duration::ZERO));
+        }
+    }
+
     /// Waits for bytes and looks at them without taking them. Unix sockets too.
     pub async fn peek(&self, buf: &mut [u8]) -> io::Result<usize> {
         match self {

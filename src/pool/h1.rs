@@ -1,12 +1,14 @@
 //! One HTTP/1 connection to an endpoint: its socket, its buffers, its deadline.
 
+use std::cell::RefCell;
 use std::io;
 use std::pin::Pin;
+use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, BytesMut};
 use http::Method;
-use tokio::io::AsyncWrite;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::h1::decode::{BodyError, Decoder, Step};
 use crate::h1::head::{HeadSearch, Limits};
@@ -162,6 +164,35 @@ impl H1 {
         let n = ready!(tokio_read(&mut self.io, cx, &mut self.read))?;
         self.bulk = n >= READ;
         Poll::Ready(Ok(n))
+    }
+}
+
+/// A connection that speaks something else now: what was read behind the response's head comes first.
+pub struct H1Stream(pub Rc<RefCell<H1>>);
+
+impl AsyncRead for H1Stream {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let conn = &mut *self.0.borrow_mut();
+        if conn.read.is_empty() {
+            return Pin::new(&mut conn.io).poll_read(cx, buf);
+        }
+        let n = conn.read.len().min(buf.remaining());
+        buf.put_slice(&conn.read.split_to(n));
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for H1Stream {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0.borrow_mut().io).poll_write(cx, buf)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0.borrow_mut().io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0.borrow_mut().io).poll_shutdown(cx)
     }
 }
 

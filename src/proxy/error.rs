@@ -41,12 +41,19 @@ pub struct ProxyError {
 
 impl ProxyError {
     pub fn new(kind: Kind, detail: impl Into<Cow<'static, str>>) -> Self {
-        Self { kind, detail: detail.into(), unsent: false }
+        Self {
+            kind,
+            detail: detail.into(),
+            unsent: false,
+        }
     }
 
     /// As [`Self::new`], for failures before anything was sent.
     pub fn unsent(kind: Kind, detail: impl Into<Cow<'static, str>>) -> Self {
-        Self { unsent: true, ..Self::new(kind, detail) }
+        Self {
+            unsent: true,
+            ..Self::new(kind, detail)
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use http::StatusCode;
 use tokio::time::Instant;
@@ -53,13 +53,11 @@ impl Record {
         self.series = Some(series.clone());
     }
 
-    /// Since the head was read.
-    pub fn elapsed(&self) -> Duration {
-        self.started.elapsed()
-    }
-
-    pub fn started(&self) -> Instant {
-        self.started
+    /// Notes that the response's head came now.
+    pub fn answered(&mut self) {
+        if let Some(line) = &mut self.line {
+            line.response = Some(self.started.elapsed());
+        }
     }
 
     /// Edits the line of the access log, if there is one.
@@ -109,7 +107,6 @@ impl Record {
 impl Drop for Record {
     fn drop(&mut self) {
         if !self.finished {
-            self.status = super::error::CLIENT_GONE;
             self.failed("client_gone: closed before the end");
             self.finish();
         }

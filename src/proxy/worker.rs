@@ -51,6 +51,6 @@ impl Worker {
 
     /// Whether connections of the listener in `slot` may go on after what they do now.
     pub fn keeps(&self, slot: usize) -> bool {
-        !self.draining.get() && self.snapshot.get().listener(slot).is_some()
+        !self.draining.get() && self.snapshot.get().keeps(slot)
     }
 }

@@ -23,6 +23,8 @@ pub struct Snapshot {
     pub generation: u64,
     /// By slot: a listener keeps its slot for as long as it exists, and a slot is never used for another.
     pub listeners: Vec<Option<Arc<Listener>>>,
+    /// As they were when a reload removed them, until their last connection is gone.
+    pub removed: Vec<Arc<Listener>>,
     pub upstreams: Vec<Arc<Upstream>>,
     pub access_log: bool,
 }
@@ -123,9 +125,15 @@ pub struct Share {
 }
 
 impl Snapshot {
-    /// The listener in `slot`; `None` once a reload has removed it.
+    /// The listener in `slot`, also while a removed one finishes.
     pub fn listener(&self, slot: usize) -> Option<&Arc<Listener>> {
-        self.listeners.get(slot).and_then(Option::as_ref)
+        let present = self.listeners.get(slot).and_then(Option::as_ref);
+        present.or_else(|| self.removed.iter().find(|listener| listener.slot == slot))
+    }
+
+    /// Whether the listener in `slot` goes on.
+    pub fn keeps(&self, slot: usize) -> bool {
+        self.listeners.get(slot).is_some_and(Option::is_some)
     }
 }
 
@@ -146,6 +154,11 @@ impl Live {
             sources: std::sync::Mutex::default(),
             max_per_source: AtomicUsize::new(usize::MAX),
         }
+    }
+
+    /// Connections now.
+    pub fn active(&self) -> usize {
+        self.active.load(Relaxed)
     }
 
     /// Counts one connection until the guard is dropped; `None` when a limit is reached.

@@ -8,6 +8,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::HeaderValue;
 use http_body::{Body, Frame};
 use hyper::body::Incoming;
 
@@ -48,13 +49,17 @@ impl RequestBody {
                     deadline.set(*pause);
                     Poll::Ready(Some(Ok(frame)))
                 }
-                Poll::Ready(Some(Err(e))) => {
-                    Poll::Ready(Some(Err(ProxyError::new(Kind::ClientGone, format!("request body: {e}")))))
-                }
+                Poll::Ready(Some(Err(e))) => Poll::Ready(Some(Err(ProxyError::new(
+                    Kind::ClientGone,
+                    format!("request body: {e}"),
+                )))),
                 Poll::Ready(None) => Poll::Ready(None),
                 Poll::Pending => {
                     ready!(deadline.poll(cx));
-                    Poll::Ready(Some(Err(ProxyError::new(Kind::BodyTimeout, "no byte of the body in time"))))
+                    Poll::Ready(Some(Err(ProxyError::new(
+                        Kind::BodyTimeout,
+                        "no byte of the body in time",
+                    ))))
                 }
             },
         }
@@ -107,6 +112,7 @@ pub struct H1Body {
     pub sending: Option<Sending>,
     pub worker: Rc<Worker>,
     pub dialer: Arc<Dialer>,
+    /// Taken when the exchange is over.
     pub active: Option<Active>,
     pub read_timeout: Duration,
 }
@@ -143,7 +149,9 @@ impl H1Body {
                 Poll::Ready(Some(Err(match e {
                     ReadError::Broken(e) => ProxyError::new(Kind::Reset, format!("response body: {e}")),
                     ReadError::Malformed(e) => ProxyError::new(Kind::BadResponse, e.reason()),
-                    ReadError::TimedOut => ProxyError::new(Kind::ResponseTimeout, "the response body paused for too long"),
+                    ReadError::TimedOut => {
+                        ProxyError::new(Kind::ResponseTimeout, "the response body paused for too long")
+                    }
                 })))
             }
         }
@@ -154,7 +162,9 @@ impl H1Body {
         let Some(active) = self.active.take() else { return };
         let sent = self.sending.as_ref().is_none_or(Sending::is_done);
         if self.keep && sent {
-            self.worker.pools.give_back(active.endpoint(), &self.dialer, self.conn.clone());
+            self.worker
+                .pools
+                .give_back(active.endpoint(), &self.dialer, self.conn.clone());
         }
     }
 }
@@ -175,7 +185,9 @@ impl H2Body {
                 self.deadline.set(self.read_timeout);
                 Poll::Ready(Some(Ok(frame)))
             }
-            Poll::Ready(Some(Err(e))) => Poll::Ready(Some(Err(ProxyError::new(Kind::Reset, format!("response body: {e}"))))),
+            Poll::Ready(Some(Err(e))) => {
+                Poll::Ready(Some(Err(ProxyError::new(Kind::Reset, format!("response body: {e}")))))
+            }
             Poll::Ready(None) => Poll::Ready(None),
             Poll::Pending => {
                 ready!(self.deadline.poll(cx));
@@ -190,4 +202,6 @@ impl H2Body {
 pub struct Upgraded {
     pub conn: Rc<RefCell<H1>>,
     pub active: Active,
+    /// What is spoken now, as the endpoint named it.
+    pub protocol: Option<HeaderValue>,
 }

@@ -45,11 +45,21 @@ pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
             headers.remove(name);
         }
     }
-    for name in [KEEP_ALIVE, PROXY_CONNECTION, header::TRANSFER_ENCODING, header::UPGRADE, header::PROXY_AUTHENTICATE, header::PROXY_AUTHORIZATION] {
+    for name in [
+        KEEP_ALIVE,
+        PROXY_CONNECTION,
+        header::TRANSFER_ENCODING,
+        header::UPGRADE,
+        header::PROXY_AUTHENTICATE,
+        header::PROXY_AUTHORIZATION,
+    ] {
         headers.remove(name);
     }
     if let Some(te) = headers.get(header::TE) {
-        let trailers = te.as_bytes().split(|b| *b == b',').any(|t| t.trim_ascii().eq_ignore_ascii_case(b"trailers"));
+        let trailers = te
+            .as_bytes()
+            .split(|b| *b == b',')
+            .any(|t| t.trim_ascii().eq_ignore_ascii_case(b"trailers"));
         if trailers {
             headers.insert(header::TE, HeaderValue::from_static("trailers"));
         } else {
@@ -68,7 +78,9 @@ pub fn set_forwarding(headers: &mut HeaderMap, down: &Downstream, trusted: &[IpN
     let forwarded = forwarded(down, host.as_ref(), proto);
     if trust {
         append(headers, X_FORWARDED_FOR, &down.forwarded_for);
-        headers.entry(X_FORWARDED_PROTO).or_insert(HeaderValue::from_static(proto));
+        headers
+            .entry(X_FORWARDED_PROTO)
+            .or_insert(HeaderValue::from_static(proto));
         if let Some(host) = host {
             headers.entry(X_FORWARDED_HOST).or_insert(host);
         }
@@ -101,8 +113,14 @@ fn forwarded(down: &Downstream, host: Option<&HeaderValue>, proto: &str) -> Head
         std::net::IpAddr::V6(ip) => write!(text, "for=\"[{ip}]\""),
     };
     if let Some(host) = host.and_then(|h| h.to_str().ok()) {
-        let token = host.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_'));
-        let _ = if token { write!(text, ";host={host}") } else { write!(text, ";host=\"{host}\"") };
+        let token = host
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_'));
+        let _ = if token {
+            write!(text, ";host={host}")
+        } else {
+            write!(text, ";host=\"{host}\"")
+        };
     }
     let _ = write!(text, ";proto={proto}");
     HeaderValue::try_from(text).unwrap_or_else(|_| HeaderValue::from_static("for=unknown"))
@@ -151,7 +169,15 @@ mod tests {
             ("accept", "*/*"),
         ]);
         strip_hop_by_hop(&mut headers);
-        assert_eq!(headers, map(&[("x-forwarded-for", "10.0.0.1"), ("host", "a"), ("te", "trailers"), ("accept", "*/*")]));
+        assert_eq!(
+            headers,
+            map(&[
+                ("x-forwarded-for", "10.0.0.1"),
+                ("host", "a"),
+                ("te", "trailers"),
+                ("accept", "*/*")
+            ])
+        );
     }
 
     #[test]

@@ -17,7 +17,10 @@ pub fn plain(status: StatusCode, why: &str) -> Response {
         format!("{} {reason}: {why}\n", status.as_u16())
     };
     let mut headers = HeaderMap::with_capacity(4);
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    headers.insert(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static("text/plain; charset=utf-8"),
+    );
     whole(status, headers, text.into())
 }
 
@@ -33,7 +36,11 @@ pub fn whole(status: StatusCode, mut headers: HeaderMap, body: Bytes) -> Respons
         status,
         headers,
         length: (!bodiless).then_some(body.len() as u64),
-        body: if bodiless { ResponseBody::Empty } else { ResponseBody::Full(body) },
+        body: if bodiless {
+            ResponseBody::Empty
+        } else {
+            ResponseBody::Full(body)
+        },
     }
 }
 

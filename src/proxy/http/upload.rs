@@ -6,13 +6,15 @@ use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
-use bytes::{BufMut, Bytes};
+use bytes::{BufMut, Bytes, BytesMut};
 use http::HeaderMap;
 use http_body::{Body, Frame};
 
 use super::body::RequestBody;
 use crate::h1::encode;
+use crate::net::deadline::Deadline;
 use crate::pool::h1::H1;
 use crate::proxy::error::{Kind, ProxyError};
 
@@ -24,19 +26,26 @@ const GATHER: usize = 16 * 1024;
 /// The body as all attempts share it.
 pub struct Source {
     body: RequestBody,
-    /// What was read so far, while all of it is kept.
-    replay: Vec<Bytes>,
+    /// What was read so far, while all of it is kept: copied, because a frame of one byte may hold a whole read
+    /// buffer alive.
+    replay: BytesMut,
     read: u64,
     max: u64,
     keep: bool,
     end: Option<Option<HeaderMap>>,
     /// The client's fault, told to every later reader.
     failed: Option<ProxyError>,
+    /// The client is waited for: the endpoint cannot be late.
+    starved: bool,
+    /// Something came since this was last asked.
+    moved: bool,
 }
 
 /// One attempt's view of the body, from its start.
 pub struct Upload {
-    source: Rc<RefCell<Source>>,
+    /// `None`: there is no body.
+    source: Option<Rc<RefCell<Source>>>,
+    /// Bytes of it passed on.
     next: usize,
     ended: bool,
 }
@@ -46,12 +55,14 @@ impl Source {
     pub fn new(body: RequestBody, max: Option<u64>, keep: bool) -> Rc<RefCell<Self>> {
         Rc::new(RefCell::new(Self {
             body,
-            replay: Vec::new(),
+            replay: BytesMut::new(),
             read: 0,
             max: max.unwrap_or(u64::MAX),
             keep,
             end: None,
             failed: None,
+            starved: false,
+            moved: false,
         }))
     }
 
@@ -65,25 +76,35 @@ impl Source {
         self.failed.clone()
     }
 
-    /// Nothing is left to read from the client.
-    pub fn is_read(&self) -> bool {
-        self.end.is_some()
+    /// Moves the endpoint's deadline: it has `pause` from the last byte sent, and all time while the client is
+    /// waited for.
+    pub fn extend(&mut self, deadline: &mut Deadline, pause: Duration) {
+        if self.starved {
+            deadline.clear();
+            self.moved = true;
+        } else if std::mem::take(&mut self.moved) {
+            deadline.set(pause);
+        }
     }
 }
 
 impl Upload {
-    pub fn new(source: &Rc<RefCell<Source>>) -> Self {
-        Self { source: source.clone(), next: 0, ended: false }
+    pub fn new(source: Option<&Rc<RefCell<Source>>>) -> Self {
+        Self {
+            source: source.cloned(),
+            next: 0,
+            ended: source.is_none(),
+        }
     }
 
     fn poll_part(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, ProxyError>>> {
-        let source = &mut *self.source.borrow_mut();
-        if self.ended {
+        let Some(source) = self.source.as_ref().filter(|_| !self.ended) else {
             return Poll::Ready(None);
-        }
-        if let Some(part) = source.replay.get(self.next) {
-            self.next += 1;
-            return Poll::Ready(Some(Ok(Frame::data(part.clone()))));
+        };
+        let source = &mut *source.borrow_mut();
+        if let Some(part) = source.replay.get(self.next..).filter(|part| !part.is_empty()) {
+            self.next += part.len();
+            return Poll::Ready(Some(Ok(Frame::data(Bytes::copy_from_slice(part)))));
         }
         if let Some(e) = &source.failed {
             return Poll::Ready(Some(Err(e.clone())));
@@ -92,7 +113,10 @@ impl Upload {
             self.ended = true;
             return Poll::Ready(trailers.clone().map(|t| Ok(Frame::trailers(t))));
         }
-        let frame = match ready!(source.body.poll_frame(cx)) {
+        let polled = source.body.poll_frame(cx);
+        source.starved = polled.is_pending();
+        source.moved |= polled.is_ready();
+        let frame = match ready!(polled) {
             None => {
                 source.end = Some(None);
                 self.ended = true;
@@ -113,13 +137,12 @@ impl Upload {
                     return Poll::Ready(Some(Err(e)));
                 }
                 if source.keep && source.read <= REPLAY as u64 {
-                    source.replay.push(data.clone());
-                    self.next += 1;
+                    source.replay.extend_from_slice(&data);
                 } else {
                     source.keep = false;
-                    source.replay = Vec::new();
-                    self.next = 0;
+                    source.replay = BytesMut::new();
                 }
+                self.next += data.len();
                 Poll::Ready(Some(Ok(Frame::data(data))))
             }
             Err(frame) => {
@@ -160,13 +183,16 @@ pub struct Pump {
     conn: Rc<RefCell<H1>>,
     chunked: bool,
     all_read: bool,
-    /// Something moved since the last look: deadlines start again.
-    pub moved: bool,
 }
 
 impl Pump {
     pub fn new(upload: Upload, conn: Rc<RefCell<H1>>, chunked: bool) -> Self {
-        Self { upload, conn, chunked, all_read: false, moved: false }
+        Self {
+            upload,
+            conn,
+            chunked,
+            all_read: false,
+        }
     }
 
     /// Ready when all of it is written.
@@ -175,7 +201,6 @@ impl Pump {
             let waiting = self.conn.borrow().write.len();
             if self.all_read || waiting >= GATHER {
                 ready!(self.conn.borrow_mut().poll_flush(cx)).map_err(SendError::Endpoint)?;
-                self.moved = true;
                 if self.all_read {
                     return Poll::Ready(Ok(()));
                 }

@@ -1,0 +1,257 @@
+//! The client's connection itself: its socket and buffers, read by a request's body, written by its response.
+
+use std::cell::{Cell, RefCell};
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::{Buf, Bytes, BytesMut};
+use http_body::Frame;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use crate::h1::decode::{Decoder, Step};
+use crate::h1::framing::Framing;
+use crate::net::deadline::Deadline;
+use crate::pool::h1::tokio_read;
+use crate::proxy::error::{Kind, ProxyError};
+use crate::proxy::http::Downstream;
+use crate::snapshot::Live;
+use crate::tls::io::Io;
+
+/// Room for one read of a body, and once a read has filled it.
+const READ: usize = 16 * 1024;
+const BULK_READ: usize = 64 * 1024;
+/// Bytes that may wait behind the current request: those of a client that does not wait for answers.
+const MAX_AHEAD: usize = 16 * 1024;
+
+/// One connection, shared by the driver and by the body of the current request.
+pub struct Conn {
+    pub down: Downstream,
+    pub live: std::sync::Arc<Live>,
+    pub wire: RefCell<Wire>,
+}
+
+/// Socket and buffers.
+pub struct Wire {
+    pub io: Io,
+    pub read: BytesMut,
+    /// To be written first.
+    pub out: BytesMut,
+    /// The current request's body.
+    pub decoder: Decoder,
+    pub deadline: Deadline,
+    pub body_timeout: Duration,
+    /// The client waits for 100 before it sends the body.
+    pub owes_continue: bool,
+    /// Where the next request would begin is not known any more.
+    pub broken: bool,
+    /// Bytes of the current request's body.
+    pub body_bytes: u64,
+    bulk: bool,
+}
+
+impl Conn {
+    pub fn new(down: Downstream, live: std::sync::Arc<Live>, io: Io, read: BytesMut) -> Self {
+        let wire = Wire {
+            io,
+            read,
+            out: BytesMut::new(),
+            decoder: Decoder::new(Framing::None),
+            deadline: Deadline::default(),
+            body_timeout: Duration::MAX,
+            owes_continue: false,
+            broken: false,
+            body_bytes: 0,
+            bulk: false,
+        };
+        Self {
+            down,
+            live,
+            wire: RefCell::new(wire),
+        }
+    }
+
+    /// Waits for bytes without holding room for them; `Ok(0)` at the end.
+    pub fn poll_first(&self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        thread_local! {
+            // One for all connections of a worker: at rest none has a buffer of its own.
+            static ROOM: Cell<Option<Box<[u8]>>> = const { Cell::new(None) };
+        }
+        let wire = &mut *self.wire.borrow_mut();
+        let mut room = ROOM.take().unwrap_or_else(|| vec![0; READ].into_boxed_slice());
+        let mut buf = ReadBuf::new(&mut room);
+        let polled = Pin::new(&mut wire.io).poll_read(cx, &mut buf);
+        let filled = buf.filled();
+        let n = filled.len();
+        if n > 0 {
+            wire.read.extend_from_slice(filled);
+        }
+        ROOM.set(Some(room));
+        ready!(polled)?;
+        self.count_in(n);
+        Poll::Ready(Ok(n))
+    }
+
+    /// Reads more behind what is there.
+    pub fn poll_more(&self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let wire = &mut *self.wire.borrow_mut();
+        let n = ready!(wire.poll_fill(cx))?;
+        self.count_in(n);
+        Poll::Ready(Ok(n))
+    }
+
+    /// Whether the client has gone. Only asked when its request has been read whole; what it sends ahead is kept.
+    pub fn poll_gone(&self, cx: &mut Context<'_>) -> Poll<()> {
+        loop {
+            let ahead = self.wire.borrow().read.len();
+            if ahead >= MAX_AHEAD {
+                return Poll::Pending;
+            }
+            let polled = if ahead == 0 {
+                self.poll_first(cx)
+            } else {
+                self.poll_more(cx)
+            };
+            match ready!(polled) {
+                Ok(0) | Err(_) => return Poll::Ready(()),
+                Ok(_) => {}
+            }
+        }
+    }
+
+    /// Writes what waits, then `data`, in as few calls as possible. Ready when all is written; the number of
+    /// bytes written since is told by `progress`.
+    pub fn poll_write(&self, cx: &mut Context<'_>, data: &mut Bytes, progress: &mut usize) -> Poll<io::Result<()>> {
+        let wire = &mut *self.wire.borrow_mut();
+        while !wire.out.is_empty() || !data.is_empty() {
+            let n = match (wire.out.is_empty(), data.is_empty()) {
+                (false, false) => {
+                    let slices = [IoSlice::new(&wire.out), IoSlice::new(data)];
+                    ready!(Pin::new(&mut wire.io).poll_write_vectored(cx, &slices))?
+                }
+                (false, true) => ready!(Pin::new(&mut wire.io).poll_write(cx, &wire.out))?,
+                (true, _) => ready!(Pin::new(&mut wire.io).poll_write(cx, data))?,
+            };
+            if n == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            let from_out = n.min(wire.out.len());
+            wire.out.advance(from_out);
+            data.advance(n - from_out);
+            *progress += n;
+            self.count_out(n);
+        }
+        Pin::new(&mut wire.io).poll_flush(cx)
+    }
+
+    fn count_in(&self, n: usize) {
+        self.live.series.local(self.down.worker.id).bytes_in.add(n as u64);
+    }
+
+    fn count_out(&self, n: usize) {
+        self.live.series.local(self.down.worker.id).bytes_out.add(n as u64);
+    }
+}
+
+impl Wire {
+    fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        self.read.reserve(if self.bulk { BULK_READ } else { READ });
+        let n = ready!(tokio_read(&mut self.io, cx, &mut self.read))?;
+        self.bulk = n >= READ;
+        Poll::Ready(Ok(n))
+    }
+}
+
+/// A request's body as it arrives.
+pub struct ClientBody(pub Rc<Conn>);
+
+impl ClientBody {
+    /// The next part.
+    pub fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, ProxyError>>> {
+        let conn = &*self.0;
+        if std::mem::take(&mut conn.wire.borrow_mut().owes_continue) {
+            conn.wire
+                .borrow_mut()
+                .out
+                .extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n");
+            // What cannot be written now goes out with the response.
+            let _ = conn.poll_write(cx, &mut Bytes::new(), &mut 0);
+        }
+        loop {
+            {
+                let wire = &mut *conn.wire.borrow_mut();
+                match wire.decoder.decode(&mut wire.read) {
+                    Ok(Step::Data(data)) => {
+                        wire.body_bytes += data.len() as u64;
+                        wire.deadline.clear();
+                        return Poll::Ready(Some(Ok(Frame::data(data))));
+                    }
+                    Ok(Step::End(trailers)) => {
+                        wire.deadline.clear();
+                        return Poll::Ready(trailers.map(|t| Ok(Frame::trailers(t))));
+                    }
+                    Ok(Step::More) => {}
+                    Err(e) => {
+                        wire.broken = true;
+                        return Poll::Ready(Some(Err(ProxyError::new(Kind::BadRequest, e.reason()))));
+                    }
+                }
+            }
+            match conn.poll_more(cx) {
+                Poll::Ready(Ok(n)) if n > 0 => {}
+                Poll::Ready(ended) => {
+                    conn.wire.borrow_mut().broken = true;
+                    let why = ended.err().map_or("closed within the body".into(), |e| e.to_string());
+                    return Poll::Ready(Some(Err(ProxyError::new(Kind::ClientGone, why))));
+                }
+                Poll::Pending => {
+                    let wire = &mut *conn.wire.borrow_mut();
+                    let pause = wire.body_timeout;
+                    wire.deadline.set_if_clear(pause);
+                    ready!(wire.deadline.poll(cx));
+                    wire.broken = true;
+                    return Poll::Ready(Some(Err(ProxyError::new(
+                        Kind::BodyTimeout,
+                        "no byte of the body in time",
+                    ))));
+                }
+            }
+        }
+    }
+}
+
+/// The client's side of a tunnel: what was read ahead comes first.
+pub struct Tunnel(pub Rc<Conn>);
+
+impl AsyncRead for Tunnel {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let wire = &mut *self.0.wire.borrow_mut();
+        if !wire.read.is_empty() {
+            let n = wire.read.len().min(buf.remaining());
+            buf.put_slice(&wire.read.split_to(n));
+            return Poll::Ready(Ok(()));
+        }
+        let before = buf.filled().len();
+        ready!(Pin::new(&mut wire.io).poll_read(cx, buf))?;
+        self.0.count_in(buf.filled().len() - before);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Tunnel {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        let n = ready!(Pin::new(&mut self.0.wire.borrow_mut().io).poll_write(cx, buf))?;
+        self.0.count_out(n);
+        Poll::Ready(Ok(n))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0.wire.borrow_mut().io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0.wire.borrow_mut().io).poll_shutdown(cx)
+    }
+}

@@ -1,0 +1,193 @@
+//! Layer 4: one connection in, one out, bytes both ways.
+
+use std::borrow::Cow;
+use std::rc::Rc;
+use std::time::{Duration, SystemTime};
+
+use bytes::BytesMut;
+use tokio::io::AsyncWriteExt;
+use tokio::time::Instant;
+
+use super::worker::{Peer, Worker};
+use crate::balance::{KeyParts, PickContext, Spec};
+use crate::endpoint::Active;
+use crate::net::peek::{self, Hello};
+use crate::net::relay::{self, Direction, End};
+use crate::pool::DialError;
+use crate::route::HostPattern;
+use crate::snapshot::{Listener, Live, Tcp};
+use crate::telemetry::access::Line;
+use crate::telemetry::series::Outcome;
+use crate::tls::io::Io;
+use crate::upstream::Upstream;
+
+/// For a ClientHello to come (DEFAULTS: SNI peek).
+const PEEK: Duration = Duration::from_secs(3);
+
+/// Serves one connection. `io` has done its TLS handshake where the listener terminates TLS.
+pub async fn serve(worker: &Rc<Worker>, listener: &Listener, tcp: &Tcp, logged: bool, peer: &Peer, io: Io) {
+    let mut session = Session {
+        worker: worker.clone(),
+        live: listener.live.clone(),
+        line: Line {
+            time: SystemTime::now(),
+            listener: listener.name.clone(),
+            client: peer.label.clone(),
+            protocol: "TCP",
+            ..Line::default()
+        },
+        began: Instant::now(),
+        logged,
+    };
+    if let Err(why) = session.run(tcp, peer, io).await {
+        session.line.error = Some(why);
+    }
+}
+
+/// One connection's line in the access log, written when it ends, however it ends.
+struct Session {
+    worker: Rc<Worker>,
+    live: std::sync::Arc<Live>,
+    line: Line,
+    began: Instant,
+    logged: bool,
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        if self.logged {
+            self.line.total = self.began.elapsed();
+            self.worker.access.send(Box::new(std::mem::take(&mut self.line)));
+        }
+    }
+}
+
+impl Session {
+    async fn run(&mut self, tcp: &Tcp, peer: &Peer, mut down: Io) -> Result<(), Cow<'static, str>> {
+        let mut first = BytesMut::new();
+        let upstream = if tcp.sni.is_empty() {
+            tcp.upstream.as_ref()
+        } else {
+            let peeked = peek::server_name(&mut down, PEEK)
+                .await
+                .map_err(|e| format!("no ClientHello: {e}"))?;
+            first = peeked.bytes;
+            let name = match &peeked.hello {
+                Hello::Name(name) => name.as_deref(),
+                Hello::More | Hello::NotTls => None,
+            };
+            self.line.host = name.unwrap_or_default().to_owned();
+            name.and_then(|name| by_name(tcp, name)).or(tcp.upstream.as_ref())
+        };
+        let upstream = upstream.ok_or("no upstream for this server name")?;
+        self.line.upstream = Some(upstream.name.clone());
+        let (mut up, active) = self.connect(upstream, peer).await?;
+        if !first.is_empty() {
+            let sent = tokio::time::timeout(tcp.limits.half_close, up.write_all(&first)).await;
+            sent.map_err(|_| "the endpoint takes no bytes")?
+                .map_err(|e| format!("to the endpoint: {e}"))?;
+            self.count(Direction::Up, first.len());
+            drop(first);
+        }
+        let end = relay::relay(&mut down, &mut up, tcp.limits, |direction, n| self.count(direction, n)).await;
+        drop(active);
+        match end {
+            End::Closed => Ok(()),
+            End::TimedOut => {
+                // Neither side may take the silence for an orderly end.
+                down.stream().reset_on_close();
+                up.stream().reset_on_close();
+                Err("timed out: no byte in either direction".into())
+            }
+            End::Broken(direction, e) => {
+                down.stream().reset_on_close();
+                up.stream().reset_on_close();
+                let which = if direction == Direction::Up {
+                    "to the endpoint"
+                } else {
+                    "to the client"
+                };
+                Err(format!("{which}: {e}").into())
+            }
+        }
+    }
+
+    /// An endpoint that could be connected to; others are tried when one cannot.
+    async fn connect(&mut self, upstream: &Upstream, peer: &Peer) -> Result<(Io, Active), Cow<'static, str>> {
+        let worker = self.worker.clone();
+        let key = match &upstream.settings.balance {
+            Spec::Maglev { hash } => hash.of(&KeyParts::of_connection(peer.ip)),
+            _ => None,
+        };
+        let series = upstream.series.local(worker.id);
+        let mut tried = Vec::new();
+        let mut last: Option<String> = None;
+        while self.line.attempts <= upstream.settings.retries {
+            let picked = {
+                let rng = &mut *worker.rng.borrow_mut();
+                upstream.pick(&mut PickContext {
+                    key,
+                    rng,
+                    tried: &tried,
+                })
+            };
+            let Some(active) = picked else { break };
+            if last.is_some() {
+                series.retries.add(1);
+            }
+            self.line.attempts += 1;
+            self.line.endpoint = Some(active.endpoint().label.clone());
+            let begun = Instant::now();
+            let dialled = upstream.dialer.connect_raw(active.endpoint()).await;
+            self.line.connect = Some(begun.elapsed());
+            let outcome = match &dialled {
+                Ok(_) => Outcome::Success,
+                Err(DialError::Timeout(_)) => Outcome::ConnectTimeout,
+                Err(_) => Outcome::ConnectFailed,
+            };
+            active.endpoint().series.local(worker.id).outcome(outcome).add(1);
+            match dialled {
+                Ok(io) => return Ok((io, active)),
+                Err(e) => last = Some(e.to_string()),
+            }
+            tried.push(active.endpoint().id);
+        }
+        Err(match last {
+            Some(e) => e.into(),
+            None => {
+                series.unavailable.add(1);
+                "no endpoint of the upstream is available".into()
+            }
+        })
+    }
+
+    fn count(&mut self, direction: Direction, n: usize) {
+        let series = self.live.series.local(self.worker.id);
+        match direction {
+            Direction::Up => {
+                series.bytes_in.add(n as u64);
+                self.line.bytes_in += n as u64;
+            }
+            Direction::Down => {
+                series.bytes_out.add(n as u64);
+                self.line.bytes_out += n as u64;
+            }
+        }
+    }
+}
+
+/// Exact names over wildcards, longer wildcards over shorter ones.
+fn by_name<'a>(tcp: &'a Tcp, name: &str) -> Option<&'a std::sync::Arc<Upstream>> {
+    let rank = |pattern: &HostPattern| match pattern {
+        HostPattern::Exact(host) => (host == name).then_some(usize::MAX),
+        HostPattern::Wildcard(parent) => name
+            .strip_suffix(parent.as_str())
+            .filter(|rest| rest.len() > 1 && rest.ends_with('.'))
+            .map(|_| parent.len()),
+    };
+    tcp.sni
+        .iter()
+        .filter_map(|(pattern, upstream)| Some((rank(pattern)?, upstream)))
+        .max_by_key(|(r, _)| *r)
+        .map(|(_, u)| u)
+}
