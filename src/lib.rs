@@ -6,6 +6,7 @@ pub mod config;
 pub mod endpoint;
 pub mod h1;
 pub mod health;
+pub mod listener;
 pub mod net;
 pub mod pool;
 pub mod proxy;

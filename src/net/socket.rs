@@ -4,13 +4,16 @@ use std::io;
 use std::net::{Ipv6Addr, SocketAddr, TcpListener};
 use std::os::unix::net::UnixListener;
 use std::path::Path;
+use std::time::Duration;
 
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
 
 use super::addr::BindAddr;
 
 /// Connections the kernel keeps ready for us (it lowers this to `net.core.somaxconn`).
 const BACKLOG: i32 = 4096;
+/// A silent client is asked after this whether it still exists.
+const KEEPALIVE: Duration = Duration::from_secs(60);
 
 /// A bound socket that no runtime knows yet.
 #[derive(Debug)]
@@ -75,6 +78,9 @@ fn socket(addr: SocketAddr, only_v6: bool) -> io::Result<Socket> {
         socket.set_only_v6(only_v6)?;
     }
     socket.set_reuse_address(true)?;
+    // Accepted connections inherit both.
+    socket.set_tcp_nodelay(true)?;
+    socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE / 4))?;
     socket.set_nonblocking(true)?;
     Ok(socket)
 }

@@ -25,6 +25,8 @@ pub struct Worker {
     pub changed: Notify,
     /// Connections now.
     pub connections: Cell<usize>,
+    /// Told when a connection has ended.
+    pub left: Notify,
 }
 
 /// Who is at the other end of an accepted connection.
@@ -46,6 +48,7 @@ impl Worker {
             draining: Cell::new(false),
             changed: Notify::new(),
             connections: Cell::new(0),
+            left: Notify::new(),
         }
     }
 
