@@ -53,7 +53,9 @@ pub(super) async fn accept(
     slot: Rc<Cell<usize>>,
     mut stop: oneshot::Receiver<()>,
 ) {
-    let socket = match AsyncFd::register_with_interest(Socket(socket), Interest::READABLE) {
+    // SAFETY: the descriptor is owned by the socket inside, stays open until that is dropped, and is always the same.
+    let watched = unsafe { AsyncFd::register_with_interest(Socket(socket), Interest::READABLE) };
+    let socket = match watched {
         Ok(socket) => socket,
         Err(error) => {
             tracing::error!(%error, "cannot accept: the socket cannot be watched");
