@@ -23,22 +23,25 @@ pub enum Bound {
 }
 
 /// Binds `addr` `copies` times (SO_REUSEPORT; a Unix socket is shared). Fails, and leaves nothing behind,
-/// when another process listens there, even one that also set SO_REUSEPORT.
-pub fn bind(addr: &BindAddr, copies: usize) -> io::Result<Vec<Bound>> {
+/// when another process listens there, even one that also set SO_REUSEPORT; `ours`: this process listens on the same
+/// port of another address, which is fine.
+pub fn bind(addr: &BindAddr, copies: usize, ours: bool) -> io::Result<Vec<Bound>> {
     match addr {
-        BindAddr::Any(port) => bind_ip(SocketAddr::from((Ipv6Addr::UNSPECIFIED, *port)), false, copies).or_else(|e| {
-            match e.raw_os_error() {
-                // No IPv6 on this machine.
-                Some(code)
-                    if code == rustix::io::Errno::AFNOSUPPORT.raw_os_error()
-                        || code == rustix::io::Errno::ADDRNOTAVAIL.raw_os_error() =>
-                {
-                    bind_ip(SocketAddr::from(([0, 0, 0, 0], *port)), false, copies)
+        BindAddr::Any(port) => {
+            bind_ip(SocketAddr::from((Ipv6Addr::UNSPECIFIED, *port)), false, copies, ours).or_else(|e| {
+                match e.raw_os_error() {
+                    // No IPv6 on this machine.
+                    Some(code)
+                        if code == rustix::io::Errno::AFNOSUPPORT.raw_os_error()
+                            || code == rustix::io::Errno::ADDRNOTAVAIL.raw_os_error() =>
+                    {
+                        bind_ip(SocketAddr::from(([0, 0, 0, 0], *port)), false, copies, ours)
+                    }
+                    _ => Err(e),
                 }
-                _ => Err(e),
-            }
-        }),
-        BindAddr::Ip(addr) => bind_ip(*addr, addr.is_ipv6(), copies),
+            })
+        }
+        BindAddr::Ip(addr) => bind_ip(*addr, addr.is_ipv6(), copies, ours),
         BindAddr::Unix(path) => bind_unix(path, copies),
     }
 }
@@ -53,9 +56,9 @@ pub fn local_label(bound: &Bound, addr: &BindAddr) -> String {
     }
 }
 
-fn bind_ip(mut addr: SocketAddr, only_v6: bool, copies: usize) -> io::Result<Vec<Bound>> {
+fn bind_ip(mut addr: SocketAddr, only_v6: bool, copies: usize, ours: bool) -> io::Result<Vec<Bound>> {
     // Without SO_REUSEPORT: with it, a second proxy started by mistake would silently get half of the connections.
-    if addr.port() != 0 {
+    if addr.port() != 0 && !ours {
         let probe = socket(addr, only_v6)?;
         probe.bind(&addr.into())?;
     }
@@ -123,11 +126,11 @@ mod tests {
 
     #[test]
     fn copies_share_a_port_and_strangers_are_refused() {
-        let first = bind(&BindAddr::parse("127.0.0.1:0").unwrap(), 3).unwrap();
+        let first = bind(&BindAddr::parse("127.0.0.1:0").unwrap(), 3, false).unwrap();
         assert_eq!(first.len(), 3);
         let port = port(&first[0]);
         assert!(first.iter().all(|b| self::port(b) == port));
-        let again = bind(&BindAddr::Ip(([127, 0, 0, 1], port).into()), 1).unwrap_err();
+        let again = bind(&BindAddr::Ip(([127, 0, 0, 1], port).into()), 1, false).unwrap_err();
         assert_eq!(again.kind(), io::ErrorKind::AddrInUse);
     }
 
@@ -135,11 +138,11 @@ mod tests {
     fn a_stale_unix_socket_is_replaced_a_live_one_is_not() {
         let dir = tempfile::tempdir().unwrap();
         let addr = BindAddr::Unix(dir.path().join("s"));
-        let live = bind(&addr, 2).unwrap();
-        assert_eq!(bind(&addr, 1).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+        let live = bind(&addr, 2, false).unwrap();
+        assert_eq!(bind(&addr, 1, false).unwrap_err().kind(), io::ErrorKind::AddrInUse);
         drop(live);
-        assert_eq!(bind(&addr, 1).unwrap().len(), 1);
+        assert_eq!(bind(&addr, 1, false).unwrap().len(), 1);
         std::fs::write(dir.path().join("f"), "x").unwrap();
-        assert!(bind(&BindAddr::Unix(dir.path().join("f")), 1).is_err());
+        assert!(bind(&BindAddr::Unix(dir.path().join("f")), 1, false).is_err());
     }
 }

@@ -1,0 +1,468 @@
+//! From plan to snapshot: what the old world has and the new one wants is carried over by identity.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+use crate::base::hash;
+use crate::config::plan::{self, Plan};
+use crate::endpoint::{Health, State};
+use crate::h1::head::Limits;
+use crate::net::addr::{DialAddr, EndpointAddr};
+use crate::net::relay;
+use crate::pool::dial::Tls;
+use crate::pool::{Dialer, Protocol};
+use crate::route::Table;
+use crate::snapshot::{Action, Forward, Http, Listener, Live, Route, Serve, Share, Snapshot, Tcp};
+use crate::telemetry::series::{RequestSeries, UpstreamSeries};
+use crate::tls::server::Tickets;
+use crate::tls::{ClientSpec, client, server};
+use crate::upstream::{Member, Settings, Upstream};
+
+/// A TLS handshake at Layer 4, and the most one may take at Layer 7.
+const HANDSHAKE: Duration = Duration::from_secs(10);
+
+const ALPN_BOTH: [&[u8]; 2] = [b"h2", b"http/1.1"];
+const ALPN_H1: [&[u8]; 1] = [b"http/1.1"];
+const ALPN_H2: [&[u8]; 1] = [b"h2"];
+
+/// Host names of endpoints and what they resolve to now.
+pub type Resolved = HashMap<String, Vec<std::net::IpAddr>>;
+
+/// What of a running world the next one takes over. Never edited: a build that fails leaves it as it was.
+#[derive(Clone)]
+pub struct World {
+    workers: usize,
+    generation: u64,
+    tickets: Tickets,
+    slots: HashMap<Arc<str>, (usize, Arc<Live>)>,
+    next_slot: usize,
+    endpoints: HashMap<(Arc<str>, DialAddr), Arc<State>>,
+    next_endpoint: u32,
+    requests: HashMap<[Arc<str>; 3], Arc<RequestSeries>>,
+    upstreams: HashMap<Arc<str>, Kept>,
+    removed: Vec<Arc<Listener>>,
+}
+
+/// What of an upstream outlives its object.
+#[derive(Clone)]
+struct Kept {
+    series: Arc<UpstreamSeries>,
+    cursor: crate::balance::Cursor,
+    dialer: Arc<Dialer>,
+    /// Of all that decides how connections are made.
+    fingerprint: u64,
+}
+
+impl World {
+    pub fn new(workers: usize) -> Result<Self, String> {
+        Ok(Self {
+            workers,
+            generation: 0,
+            tickets: Tickets::new().map_err(|e| format!("no keys for TLS session tickets: {e}"))?,
+            slots: HashMap::new(),
+            next_slot: 0,
+            endpoints: HashMap::new(),
+            next_endpoint: 0,
+            requests: HashMap::new(),
+            upstreams: HashMap::new(),
+            removed: Vec::new(),
+        })
+    }
+
+    /// The slot of a listener that exists.
+    pub fn slot(&self, name: &str) -> Option<usize> {
+        self.slots.get(name).map(|(slot, _)| *slot)
+    }
+
+    /// The next world. `old`: the snapshot now in use, whose removed listeners may still have connections.
+    pub fn build(&self, plan: &Plan, resolved: &Resolved, old: &Snapshot) -> Result<(Self, Snapshot), String> {
+        let mut next = Self {
+            generation: self.generation + 1,
+            slots: HashMap::new(),
+            endpoints: HashMap::new(),
+            requests: HashMap::new(),
+            upstreams: HashMap::new(),
+            removed: self.removed.iter().filter(|l| l.live.active() > 0).cloned().collect(),
+            ..self.clone()
+        };
+        let mut upstreams = Vec::with_capacity(plan.upstreams.len());
+        for upstream in &plan.upstreams {
+            upstreams.push(next.upstream(self, upstream, resolved)?);
+        }
+        let mut built = Vec::with_capacity(plan.listeners.len());
+        for (index, listener) in plan.listeners.iter().enumerate() {
+            built.push(next.listener(self, plan, index, listener, &upstreams)?);
+        }
+        let gone = old
+            .listeners
+            .iter()
+            .flatten()
+            .filter(|l| !next.slots.contains_key(&l.name));
+        next.removed.extend(gone.cloned());
+        let mut listeners = vec![None; next.next_slot];
+        for listener in built {
+            let slot = listener.slot;
+            listeners[slot] = Some(Arc::new(listener));
+        }
+        let snapshot = Snapshot {
+            generation: next.generation,
+            listeners,
+            removed: next.removed.clone(),
+            upstreams,
+            access_log: plan.access_log.format.is_some(),
+        };
+        Ok((next, snapshot))
+    }
+
+    /// The endpoints of `upstream`, with names resolved as `resolved` says.
+    pub fn members(&mut self, old: &Self, upstream: &plan::Upstream, resolved: &Resolved) -> Vec<Member> {
+        let mut members: Vec<Member> = Vec::new();
+        for endpoint in &upstream.endpoints {
+            let addrs = match &endpoint.addr {
+                EndpointAddr::Ip(addr) => vec![DialAddr::Ip(*addr)],
+                EndpointAddr::Unix(path) => vec![DialAddr::Unix(path.clone())],
+                EndpointAddr::Name { host, port } => {
+                    let addrs = resolved.get(host).map_or(&[][..], Vec::as_slice);
+                    addrs.iter().map(|ip| DialAddr::Ip((*ip, *port).into())).collect()
+                }
+            };
+            for addr in addrs {
+                // A name may resolve to what is listed too: one address is one endpoint.
+                if members.iter().any(|m| m.endpoint.addr == addr) {
+                    continue;
+                }
+                let state = self.endpoint(old, upstream, addr, &endpoint.addr);
+                members.push(Member {
+                    endpoint: state,
+                    weight: endpoint.weight,
+                    backup: endpoint.backup,
+                });
+            }
+        }
+        members
+    }
+
+    fn endpoint(
+        &mut self,
+        old: &Self,
+        upstream: &plan::Upstream,
+        addr: DialAddr,
+        configured: &EndpointAddr,
+    ) -> Arc<State> {
+        let key = (upstream.name.clone(), addr);
+        let known = self.endpoints.get(&key).or_else(|| old.endpoints.get(&key));
+        let state = match known.filter(|state| state.configured == *configured) {
+            Some(state) => state.clone(),
+            None => {
+                let health = if upstream.health.is_some() {
+                    Health::Checking
+                } else {
+                    Health::Up
+                };
+                let id = self.next_endpoint;
+                self.next_endpoint += 1;
+                Arc::new(State::new(id, key.1.clone(), configured.clone(), health, self.workers))
+            }
+        };
+        self.endpoints.insert(key, state.clone());
+        state
+    }
+
+    fn upstream(&mut self, old: &Self, plan: &plan::Upstream, resolved: &Resolved) -> Result<Arc<Upstream>, String> {
+        let kept = old.upstreams.get(&plan.name);
+        let fingerprint = dialer_fingerprint(plan);
+        let kept = match kept {
+            Some(kept) if kept.fingerprint == fingerprint => kept.clone(),
+            _ => Kept {
+                series: kept.map_or_else(|| Arc::new(UpstreamSeries::new(self.workers)), |k| k.series.clone()),
+                cursor: kept.map_or_else(Default::default, |k| k.cursor.clone()),
+                dialer: Arc::new(dialer(plan)?),
+                fingerprint,
+            },
+        };
+        self.upstreams.insert(plan.name.clone(), kept.clone());
+        let settings = Settings {
+            balance: plan.balance.clone(),
+            response_timeout: plan.response_timeout,
+            read_timeout: plan.read_timeout,
+            retries: plan.retries,
+        };
+        let members = self.members(old, plan, resolved);
+        Ok(Arc::new(Upstream::new(
+            plan.name.clone(),
+            settings,
+            kept.dialer,
+            kept.series,
+            kept.cursor,
+            members,
+        )))
+    }
+
+    fn listener(
+        &mut self,
+        old: &Self,
+        plan: &Plan,
+        index: usize,
+        listener: &plan::Listener,
+        upstreams: &[Arc<Upstream>],
+    ) -> Result<Listener, String> {
+        let (slot, live) = match old.slots.get(&listener.name) {
+            Some(known) => known.clone(),
+            None => {
+                let slot = self.next_slot;
+                self.next_slot += 1;
+                (slot, Arc::new(Live::new(self.workers)))
+            }
+        };
+        self.slots.insert(listener.name.clone(), (slot, live.clone()));
+        let per_source = listener.max_connections_per_source.unwrap_or(usize::MAX);
+        live.max_per_source.store(per_source, Relaxed);
+        let (serve, alpn, handshake_timeout) = match &listener.serve {
+            plan::Serve::Http(http) => {
+                let serve = Serve::Http(self.http(old, plan, index, &listener.name, http, upstreams));
+                (serve, &ALPN_BOTH[..], http.header_timeout.min(HANDSHAKE))
+            }
+            plan::Serve::Tcp(tcp) => {
+                let at = |index: &usize| upstreams.get(*index).cloned();
+                let serve = Serve::Tcp(Tcp {
+                    upstream: tcp.upstream.as_ref().and_then(at),
+                    sni: tcp
+                        .sni
+                        .iter()
+                        .filter_map(|(name, i)| Some((name.clone(), at(i)?)))
+                        .collect(),
+                    limits: relay::Limits {
+                        idle: tcp.idle_timeout,
+                        half_close: tcp.half_close_timeout,
+                    },
+                });
+                (serve, &[][..], HANDSHAKE)
+            }
+        };
+        let tls = match &listener.tls {
+            None => None,
+            Some(spec) => {
+                let config = server::config(spec, alpn, &self.tickets);
+                Some(config.map_err(|e| format!("listener `{}`: TLS: {e}", listener.name))?)
+            }
+        };
+        Ok(Listener {
+            name: listener.name.clone(),
+            slot,
+            tls,
+            handshake_timeout,
+            max_connections: listener.max_connections.unwrap_or(usize::MAX),
+            live,
+            serve,
+        })
+    }
+
+    fn http(
+        &mut self,
+        old: &Self,
+        plan: &Plan,
+        index: usize,
+        listener: &Arc<str>,
+        http: &plan::Http,
+        upstreams: &[Arc<Upstream>],
+    ) -> Http {
+        let mine: Vec<&plan::Route> = plan.routes.iter().filter(|r| r.listeners.contains(&index)).collect();
+        let matchers: Vec<_> = mine.iter().map(|r| &r.matcher).collect();
+        let none: Arc<str> = "".into();
+        let routes = mine
+            .iter()
+            .map(|route| self.route(old, listener, route, upstreams))
+            .collect();
+        Http {
+            limits: Limits {
+                max_head: http.max_head,
+                max_target: http.max_target,
+                max_headers: http.max_headers,
+            },
+            trusted_proxies: http.trusted_proxies.clone(),
+            max_body: http.max_body,
+            header_timeout: http.header_timeout,
+            idle_timeout: http.idle_timeout,
+            body_timeout: http.body_timeout,
+            write_timeout: http.write_timeout,
+            tunnel_timeout: http.tunnel_timeout,
+            max_streams: http.max_streams,
+            max_requests: http.max_requests,
+            table: Arc::new(Table::new(&matchers)),
+            routes,
+            unrouted: self.requests(old, [listener.clone(), none.clone(), none]),
+        }
+    }
+
+    fn route(&mut self, old: &Self, listener: &Arc<str>, route: &plan::Route, upstreams: &[Arc<Upstream>]) -> Route {
+        let action = match &route.action {
+            plan::Action::Redirect(r) => Action::Redirect {
+                to: r.to.clone(),
+                status: r.status,
+            },
+            plan::Action::Respond(r) => Action::Respond {
+                status: r.status,
+                headers: r.headers.clone(),
+                body: r.body.clone(),
+            },
+            plan::Action::Forward(forward) => {
+                let mut up_to = 0;
+                let shares = forward.split.iter().filter_map(|(index, weight)| {
+                    let upstream = upstreams.get(*index)?.clone();
+                    up_to += u64::from(*weight);
+                    let key = [listener.clone(), route.name.clone(), upstream.name.clone()];
+                    Some(Share {
+                        up_to,
+                        series: self.requests(old, key),
+                        upstream,
+                    })
+                });
+                Action::Forward(Forward {
+                    split: shares.collect(),
+                    timeout: forward.timeout,
+                    max_body: forward.max_body,
+                })
+            }
+        };
+        let key = [listener.clone(), route.name.clone(), "".into()];
+        Route {
+            name: route.name.clone(),
+            action,
+            series: self.requests(old, key),
+        }
+    }
+
+    fn requests(&mut self, old: &Self, key: [Arc<str>; 3]) -> Arc<RequestSeries> {
+        let known = self.requests.get(&key).or_else(|| old.requests.get(&key)).cloned();
+        let series = known.unwrap_or_else(|| Arc::new(RequestSeries::new(self.workers)));
+        self.requests.insert(key, series.clone());
+        series
+    }
+}
+
+/// The connections of an upstream whose fingerprint stays may be used on.
+fn dialer_fingerprint(plan: &plan::Upstream) -> u64 {
+    let tls = plan
+        .tls
+        .as_ref()
+        .map(|tls| (&tls.ca_path, &tls.server_name, tls.verify, files(tls)));
+    let what = (
+        plan.protocol,
+        plan.connect_timeout,
+        plan.pool_idle_timeout,
+        plan.pool_max_idle,
+        tls,
+    );
+    hash::stable(format!("{what:?}").as_bytes())
+}
+
+/// The contents of the files TLS is made of: they may change under the same names.
+fn files(tls: &ClientSpec) -> Vec<u64> {
+    let certificate = tls.client_certificate.iter().flat_map(|c| [&c.cert_path, &c.key_path]);
+    let content = |path: &Path| std::fs::read(path).map_or(0, |bytes| hash::stable(&bytes));
+    tls.ca_path
+        .iter()
+        .chain(certificate)
+        .map(|path| content(path))
+        .collect()
+}
+
+fn dialer(plan: &plan::Upstream) -> Result<Dialer, String> {
+    let tls = match &plan.tls {
+        None => None,
+        Some(spec) => {
+            let alpn = match plan.protocol {
+                Protocol::Http1 => &ALPN_H1[..],
+                Protocol::H2 => &ALPN_H2[..],
+                Protocol::Auto => &ALPN_BOTH[..],
+            };
+            let wrong = |e: String| format!("upstream `{}`: TLS: {e}", plan.name);
+            Some(Tls {
+                http: client::config(spec, alpn).map_err(wrong)?,
+                raw: client::config(spec, &[]).map_err(wrong)?,
+                server_name: spec
+                    .server_name
+                    .as_deref()
+                    .map(client::name)
+                    .transpose()
+                    .map_err(wrong)?,
+            })
+        }
+    };
+    let (connect, idle) = (plan.connect_timeout, plan.pool_idle_timeout);
+    Ok(Dialer::new(plan.protocol, tls, connect, idle, plan.pool_max_idle))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::load_text;
+
+    fn plan(text: &str) -> Plan {
+        load_text("test", text)
+            .unwrap_or_else(|e| panic!("{}", e.render(false)))
+            .plan
+    }
+
+    fn config(port: u16, endpoints: &str, health: &str) -> String {
+        format!(
+            "[listeners.web]\nbind = \"127.0.0.1:{port}\"\n[[routes]]\nname = \"all\"\nupstream = \"site\"\n\
+             [upstreams.site]\nendpoints = [{endpoints}]\n{health}"
+        )
+    }
+
+    #[test]
+    fn what_stays_keeps_its_state_and_what_goes_is_forgotten() {
+        let world = World::new(2).unwrap();
+        let (none, resolved) = (Snapshot::default(), Resolved::new());
+        let first = plan(&config(18080, "\"127.0.0.1:1\", \"127.0.0.1:2\"", ""));
+        let (world, one) = world.build(&first, &resolved, &none).unwrap();
+        let second = plan(&config(18081, "\"127.0.0.1:2\", \"127.0.0.1:3\"", ""));
+        let (_, two) = world.build(&second, &resolved, &one).unwrap();
+
+        assert_eq!((one.generation, two.generation), (1, 2));
+        let members = |s: &Snapshot| s.upstreams[0].members();
+        assert!(Arc::ptr_eq(&members(&one)[1].endpoint, &members(&two)[0].endpoint));
+        assert_eq!(members(&two)[1].endpoint.id, 2, "ids are never used again");
+        assert!(Arc::ptr_eq(&one.upstreams[0].dialer, &two.upstreams[0].dialer));
+        let listener = |s: &Snapshot| s.listener(0).unwrap().clone();
+        assert!(Arc::ptr_eq(&listener(&one).live, &listener(&two).live));
+        let series = |s: &Snapshot| match &listener(s).http().unwrap().routes[0].action {
+            Action::Forward(f) => f.split[0].series.clone(),
+            _ => panic!(),
+        };
+        assert!(Arc::ptr_eq(&series(&one), &series(&two)));
+    }
+
+    #[test]
+    fn a_removed_listener_stays_known_until_its_connections_end() {
+        let text =
+            |name: &str| config(18082, "\"127.0.0.1:1\"", "").replace("listeners.web", &format!("listeners.{name}"));
+        let (none, resolved) = (Snapshot::default(), Resolved::new());
+        let (world, one) = World::new(1)
+            .unwrap()
+            .build(&plan(&text("a")), &resolved, &none)
+            .unwrap();
+        let (world, two) = world.build(&plan(&text("b")), &resolved, &one).unwrap();
+        assert!(!two.keeps(0) && two.keeps(1));
+        let removed = two.listener(0).unwrap().clone();
+        let connection = removed.live.admit(10, None);
+        let (world, three) = world.build(&plan(&text("b")), &resolved, &two).unwrap();
+        assert!(three.listener(0).is_some());
+        drop(connection);
+        let (_, four) = world.build(&plan(&text("b")), &resolved, &three).unwrap();
+        assert!(four.listener(0).is_none());
+    }
+
+    #[test]
+    fn other_ways_to_connect_do_not_share_connections() {
+        let text = |extra: &str| plan(&config(18083, "\"127.0.0.1:1\"", extra));
+        let same = dialer_fingerprint(&text("").upstreams[0]);
+        assert_eq!(same, dialer_fingerprint(&text("retries = 2").upstreams[0]));
+        assert_ne!(same, dialer_fingerprint(&text("connect_timeout = \"9s\"").upstreams[0]));
+        assert_ne!(same, dialer_fingerprint(&text("protocol = \"h2\"").upstreams[0]));
+    }
+}

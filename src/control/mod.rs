@@ -1,0 +1,4 @@
+//! The control side.
+
+pub mod build;
+pub mod sockets;
