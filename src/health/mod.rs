@@ -1,5 +1,7 @@
 //! Active health checks: what is asked (a probe), how answers add up (threshold), the loop (checker).
 
+pub mod threshold;
+
 use std::time::Duration;
 
 use http::{HeaderName, HeaderValue, Method};
