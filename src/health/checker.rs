@@ -1,0 +1,1 @@
+//! The health checker of one endpoint: probe, count, tell, wait.
