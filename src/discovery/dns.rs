@@ -9,7 +9,7 @@ use hickory_resolver::config::{ConnectionConfig, NameServerConfig, ResolveHosts,
 use hickory_resolver::lookup::Lookup;
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use hickory_resolver::net::{DnsError, NetError};
-use hickory_resolver::proto::rr::RecordType;
+use hickory_resolver::proto::rr::{Name, RecordType};
 use hickory_resolver::system_conf::parse_resolv_conf;
 use tokio::sync::Mutex;
 use tokio::time::timeout;
@@ -121,11 +121,13 @@ impl Resolver {
                     unanswered: None,
                 });
             }
+            // Not by the rules of IDNA, which refuse the `_` that names of containers have.
+            let name = Name::from_ascii(host).map_err(|e| e.to_string())?;
             let resolver = self.resolver().await?;
             // Both at once; a name server that knows nothing of IPv6 must not hide the IPv4 addresses.
             let (v4, v6) = tokio::join!(
-                resolver.lookup(host, RecordType::A),
-                resolver.lookup(host, RecordType::AAAA)
+                resolver.lookup(name.clone(), RecordType::A),
+                resolver.lookup(name, RecordType::AAAA)
             );
             combine(v4, v6)
         };
@@ -229,7 +231,7 @@ fn tidy(addrs: impl Iterator<Item = IpAddr>) -> Vec<IpAddr> {
 #[cfg(test)]
 mod tests {
     use hickory_resolver::proto::op::{Message, OpCode, ResponseCode};
-    use hickory_resolver::proto::rr::{Name, RData, Record};
+    use hickory_resolver::proto::rr::{RData, Record};
     use tokio::net::UdpSocket;
 
     use super::*;
@@ -251,7 +253,7 @@ mod tests {
                 (20, "2001:db8::1"),
                 (60, "10.0.0.2"),
             ]),
-            "v4.example." => found(&[(7, "10.0.0.4")]),
+            "v4.example." | "my_app-1.example." => found(&[(7, "10.0.0.4")]),
             "empty.example." => found(&[]),
             "half.example." if kind == RecordType::AAAA => Some((ResponseCode::ServFail, Vec::new())),
             "half.example." => found(&[(60, "10.0.0.5")]),
@@ -298,8 +300,9 @@ mod tests {
         assert_eq!(both.addrs, addrs(&["10.0.0.1", "10.0.0.2", "2001:db8::1"]));
         assert_eq!((both.ttl, both.unanswered), (Duration::from_secs(20), None));
         let v4 = resolver.lookup("v4.example.").await.unwrap();
-        assert_eq!((v4.addrs, v4.unanswered), (addrs(&["10.0.0.4"]), None));
+        assert_eq!((&v4.addrs, v4.unanswered), (&addrs(&["10.0.0.4"]), None));
         assert_eq!(v4.ttl, Duration::from_secs(7));
+        assert_eq!(resolver.lookup("my_app-1.example").await.unwrap().addrs, v4.addrs);
     }
 
     #[tokio::test]
