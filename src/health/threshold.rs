@@ -58,12 +58,7 @@ impl Threshold {
         Some(said)
     }
 
-    /// What the results so far amount to.
-    pub fn health(&self) -> Health {
-        self.health
-    }
-
-    /// Results in a row that speak against [`Self::health`]: more than 0 while a change is in progress.
+    /// Results in a row that speak against the present health: more than 0 while a change is in progress.
     pub fn against(&self) -> u32 {
         self.against
     }
@@ -90,7 +85,7 @@ mod tests {
         assert_eq!(t.report(false), None);
         assert_eq!([true, false, true].map(|r| t.report(r)), [None; 3]);
         assert_eq!(t.report(true), Some(Health::Up));
-        assert_eq!((t.health(), t.against()), (Health::Up, 0));
+        assert_eq!(t.against(), 0);
     }
 
     /// The rule read off the whole history: the last `needed` results, all after the last change, agree.
