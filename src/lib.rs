@@ -4,6 +4,7 @@ pub mod balance;
 pub mod base;
 pub mod config;
 pub mod control;
+pub mod discovery;
 pub mod endpoint;
 pub mod h1;
 pub mod health;

@@ -1,6 +1,7 @@
-//! What everything else stands on: units, hashing, randomness. Knows nothing of the proxy.
+//! What everything else stands on: units, hashing, randomness, tasks. Knows nothing of the proxy.
 
 pub mod hash;
 pub mod pairs;
 pub mod rng;
+pub mod task;
 pub mod units;

@@ -1,8 +1,19 @@
 //! Active health checks: what is asked (a probe), how answers add up (threshold), the loop (checker).
 
+pub mod checker;
+pub mod http;
+pub mod tcp;
+pub mod threshold;
+
+use std::sync::Arc;
 use std::time::Duration;
 
-use http::{HeaderName, HeaderValue, Method};
+use ::http::{HeaderName, HeaderValue, Method};
+use rustls::pki_types::ServerName;
+use tokio::io::AsyncWriteExt;
+use tokio::time::timeout;
+
+use crate::endpoint::State;
 
 /// `[upstreams.X.health]` as validated.
 #[derive(Debug, Clone, PartialEq)]
@@ -42,3 +53,36 @@ pub struct HttpProbe {
     /// Text that must stand in the first 64 KiB of the body.
     pub expect_body: Option<String>,
 }
+
+/// How probes speak TLS: as the upstream's requests do.
+#[derive(Debug, Clone)]
+pub struct ProbeTls {
+    pub config: Arc<rustls::ClientConfig>,
+    /// Instead of the endpoint's own name.
+    pub server_name: Option<ServerName<'static>>,
+}
+
+/// Asks once, within `spec.timeout`. The error is a short reason for the log.
+///
+/// `h2`: HTTP probes speak HTTP/2; otherwise they do where TLS agrees on it. Dropping the future closes
+/// the connection.
+pub async fn probe(endpoint: &State, spec: &Spec, tls: Option<&ProbeTls>, h2: bool) -> Result<(), String> {
+    let work = async {
+        let mut io = tcp::connect(endpoint, spec.port, tls).await?;
+        match &spec.probe {
+            Probe::Tcp => {
+                // The answer is in already; this only says goodbye.
+                let _ = io.shutdown().await;
+                Ok(())
+            }
+            Probe::Http(probe) => http::exchange(io, probe, &endpoint.configured, h2).await,
+        }
+    };
+    match timeout(spec.timeout, work).await {
+        Ok(result) => result,
+        Err(_) => Err(format!("no answer within {:?}", spec.timeout)),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,46 @@
+//! The TCP probe: a connection, and a TLS handshake where the upstream speaks TLS. Other probes begin with it.
+
+use std::io::{self, ErrorKind};
+
+use tokio_rustls::{TlsConnector, TlsStream};
+
+use super::ProbeTls;
+use crate::endpoint::State;
+use crate::net::addr::DialAddr;
+use crate::net::dial;
+use crate::tls::client;
+use crate::tls::io::Io;
+
+/// Connects to `endpoint`, on `port` instead of its own where one is given. The error is a short reason
+/// for the log. The caller gives the deadline; dropping the future closes the connection.
+pub async fn connect(endpoint: &State, port: Option<u16>, tls: Option<&ProbeTls>) -> Result<Io, String> {
+    let mut addr = endpoint.addr.clone();
+    if let (DialAddr::Ip(addr), Some(port)) = (&mut addr, port) {
+        addr.set_port(port);
+    }
+    let stream = dial::connect(&addr).await.map_err(|e| reason(&e))?;
+    let Some(tls) = tls else {
+        return Ok(Io::Plain(stream));
+    };
+    let name = match &tls.server_name {
+        Some(name) => name.clone(),
+        None => client::name_of(&endpoint.configured)?,
+    };
+    match TlsConnector::from(tls.config.clone()).connect(name, stream).await {
+        Ok(stream) => Ok(Io::Tls(Box::new(TlsStream::Client(stream)))),
+        Err(e) => Err(format!("TLS handshake failed: {}", reason(&e))),
+    }
+}
+
+/// What went wrong, without the number of the system's error where its kind says it all.
+pub(super) fn reason(error: &io::Error) -> String {
+    match error.kind() {
+        kind @ (ErrorKind::ConnectionRefused
+        | ErrorKind::ConnectionReset
+        | ErrorKind::ConnectionAborted
+        | ErrorKind::HostUnreachable
+        | ErrorKind::NetworkUnreachable
+        | ErrorKind::PermissionDenied) => kind.to_string(),
+        _ => error.to_string(),
+    }
+}
