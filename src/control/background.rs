@@ -1,0 +1,160 @@
+//! What runs beside the snapshot and belongs to it: health checkers and host-name watches.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc::UnboundedSender;
+use tokio::task::JoinSet;
+
+use super::build::Resolved;
+use crate::base::task::Handle;
+use crate::config::plan::{Plan, Upstream};
+use crate::discovery::{self, dns::Resolver};
+use crate::endpoint::Health;
+use crate::health::ProbeTls;
+use crate::health::checker::{self, Checked};
+use crate::net::addr::{DialAddr, EndpointAddr};
+use crate::pool::Protocol;
+use crate::snapshot::Snapshot;
+use crate::snapshot::current::Current;
+
+/// A host name has other addresses now.
+pub struct Moved {
+    pub host: String,
+    pub addrs: Vec<IpAddr>,
+}
+
+/// Checkers by upstream and address, watches by host name. Each ends when it is dropped from its map.
+pub struct Background {
+    current: Current,
+    resolver: Arc<Resolver>,
+    moved: UnboundedSender<Moved>,
+    checkers: HashMap<(Arc<str>, DialAddr), Checker>,
+    watches: HashMap<String, (Duration, Handle)>,
+}
+
+struct Checker {
+    /// Of all that decides how endpoints are probed: what stays the same goes on counting.
+    fingerprint: String,
+    endpoint: u32,
+    _task: Handle,
+}
+
+impl Background {
+    pub fn new(current: Current, moved: UnboundedSender<Moved>) -> Self {
+        Self {
+            current,
+            resolver: Arc::new(Resolver::system()),
+            moved,
+            checkers: HashMap::new(),
+            watches: HashMap::new(),
+        }
+    }
+
+    /// The addresses of names in `plan` that are not known yet. A name that cannot be resolved is none: its
+    /// watch goes on asking.
+    pub async fn resolve(&self, plan: &Plan, known: &Resolved) -> Resolved {
+        let mut asking = JoinSet::new();
+        for host in hosts(plan).into_keys().filter(|host| !known.contains_key(host)) {
+            let resolver = self.resolver.clone();
+            asking.spawn(async move {
+                let answer = resolver.lookup(&host).await;
+                (host, answer)
+            });
+        }
+        let mut resolved = known.clone();
+        while let Some(answer) = asking.join_next().await {
+            match answer {
+                Ok((host, Ok(answer))) => drop(resolved.insert(host, answer.addrs)),
+                Ok((host, Err(error))) => tracing::warn!(host, error, "a host name cannot be resolved"),
+                Err(error) => tracing::error!(%error, "resolving ended by a panic"),
+            }
+        }
+        resolved
+    }
+
+    /// Brings watches and checkers in line with what was published.
+    pub fn follow(&mut self, plan: &Plan, snapshot: &Snapshot) {
+        let wanted = hosts(plan);
+        self.watches.retain(|host, (interval, _)| wanted.get(host) == Some(interval));
+        for (host, interval) in wanted {
+            if !self.watches.contains_key(&host) {
+                let (moved, name) = (self.moved.clone(), host.clone());
+                let watch = discovery::watch(self.resolver.clone(), host.as_str().into(), interval, move |addrs| {
+                    // Control has ended when nobody listens.
+                    let _ = moved.send(Moved { host: name.clone(), addrs: addrs.to_vec() });
+                });
+                self.watches.insert(host, (interval, watch));
+            }
+        }
+        let mut old = std::mem::take(&mut self.checkers);
+        for (plan, upstream) in plan.upstreams.iter().zip(&snapshot.upstreams) {
+            self.check(plan, upstream, &mut old);
+        }
+    }
+
+    fn check(
+        &mut self,
+        plan: &Upstream,
+        upstream: &Arc<crate::upstream::Upstream>,
+        old: &mut HashMap<(Arc<str>, DialAddr), Checker>,
+    ) {
+        let Some(spec) = &plan.health else {
+            // Nobody would ever find such an endpoint well again.
+            let members = upstream.members();
+            let mut unchecked = members.iter().filter(|m| m.endpoint.health() != Health::Up).peekable();
+            if unchecked.peek().is_some() {
+                unchecked.for_each(|m| m.endpoint.set_health(Health::Up));
+                upstream.refresh();
+            }
+            return;
+        };
+        let tls = upstream.dialer.tls.as_ref();
+        let fingerprint = format!("{spec:?} {:?} {:?}", plan.protocol, Arc::as_ptr(&upstream.dialer));
+        let checked = Arc::new(Checked {
+            spec: spec.clone(),
+            tls: tls.map(|tls| ProbeTls { config: tls.http.clone(), server_name: tls.server_name.clone() }),
+            h2: plan.protocol == Protocol::H2,
+            upstream: plan.name.clone(),
+        });
+        for member in upstream.members().iter() {
+            let endpoint = &member.endpoint;
+            let key = (plan.name.clone(), endpoint.addr.clone());
+            let same = |c: &Checker| c.fingerprint == fingerprint && c.endpoint == endpoint.id;
+            let checker = match old.remove(&key).filter(same) {
+                Some(checker) => checker,
+                None => {
+                    let (current, name) = (self.current.clone(), plan.name.clone());
+                    let changed = move || {
+                        // The upstream of that name as it is now: a reload may have replaced the object.
+                        if let Some(upstream) = current.get().upstreams.iter().find(|u| u.name == name) {
+                            upstream.refresh();
+                        }
+                    };
+                    Checker {
+                        fingerprint: fingerprint.clone(),
+                        endpoint: endpoint.id,
+                        _task: checker::start(checked.clone(), endpoint.clone(), changed),
+                    }
+                }
+            };
+            self.checkers.insert(key, checker);
+        }
+    }
+}
+
+/// Host names of endpoints, each with the shortest interval anybody wants.
+fn hosts(plan: &Plan) -> HashMap<String, Duration> {
+    let mut hosts: HashMap<String, Duration> = HashMap::new();
+    for upstream in &plan.upstreams {
+        for endpoint in &upstream.endpoints {
+            if let EndpointAddr::Name { host, .. } = &endpoint.addr {
+                let interval = hosts.entry(host.clone()).or_insert(upstream.resolve_interval);
+                *interval = upstream.resolve_interval.min(*interval);
+            }
+        }
+    }
+    hosts
+}
