@@ -78,13 +78,17 @@ impl Background {
     /// Brings watches and checkers in line with what was published.
     pub fn follow(&mut self, plan: &Plan, snapshot: &Snapshot) {
         let wanted = hosts(plan);
-        self.watches.retain(|host, (interval, _)| wanted.get(host) == Some(interval));
+        self.watches
+            .retain(|host, (interval, _)| wanted.get(host) == Some(interval));
         for (host, interval) in wanted {
             if !self.watches.contains_key(&host) {
                 let (moved, name) = (self.moved.clone(), host.clone());
                 let watch = discovery::watch(self.resolver.clone(), host.as_str().into(), interval, move |addrs| {
                     // Control has ended when nobody listens.
-                    let _ = moved.send(Moved { host: name.clone(), addrs: addrs.to_vec() });
+                    let _ = moved.send(Moved {
+                        host: name.clone(),
+                        addrs: addrs.to_vec(),
+                    });
                 });
                 self.watches.insert(host, (interval, watch));
             }
@@ -115,7 +119,10 @@ impl Background {
         let fingerprint = format!("{spec:?} {:?} {:?}", plan.protocol, Arc::as_ptr(&upstream.dialer));
         let checked = Arc::new(Checked {
             spec: spec.clone(),
-            tls: tls.map(|tls| ProbeTls { config: tls.http.clone(), server_name: tls.server_name.clone() }),
+            tls: tls.map(|tls| ProbeTls {
+                config: tls.http.clone(),
+                server_name: tls.server_name.clone(),
+            }),
             h2: plan.protocol == Protocol::H2,
             upstream: plan.name.clone(),
         });

@@ -31,6 +31,9 @@ const ALPN_H2: [&[u8]; 1] = [b"h2"];
 /// Host names of endpoints and what they resolve to now.
 pub type Resolved = HashMap<String, Vec<std::net::IpAddr>>;
 
+/// Endpoint states by upstream and address.
+type Endpoints = HashMap<(Arc<str>, DialAddr), Arc<State>>;
+
 /// What of a running world the next one takes over. Never edited: a build that fails leaves it as it was.
 #[derive(Clone)]
 pub struct World {
@@ -39,7 +42,7 @@ pub struct World {
     tickets: Tickets,
     slots: HashMap<Arc<str>, (usize, Arc<Live>)>,
     next_slot: usize,
-    endpoints: HashMap<(Arc<str>, DialAddr), Arc<State>>,
+    endpoints: Endpoints,
     next_endpoint: u32,
     requests: HashMap<[Arc<str>; 3], Arc<RequestSeries>>,
     upstreams: HashMap<Arc<str>, Kept>,
@@ -117,8 +120,16 @@ impl World {
         Ok((next, snapshot))
     }
 
-    /// The endpoints of `upstream`, with names resolved as `resolved` says.
-    pub fn members(&mut self, old: &Self, upstream: &plan::Upstream, resolved: &Resolved) -> Vec<Member> {
+    /// The endpoints of every upstream of `plan` once names resolve otherwise. Those that are gone are forgotten.
+    pub fn resolved(&mut self, plan: &Plan, resolved: &Resolved) -> Vec<Vec<Member>> {
+        let old = std::mem::take(&mut self.endpoints);
+        plan.upstreams
+            .iter()
+            .map(|upstream| self.members(&old, upstream, resolved))
+            .collect()
+    }
+
+    fn members(&mut self, old: &Endpoints, upstream: &plan::Upstream, resolved: &Resolved) -> Vec<Member> {
         let mut members: Vec<Member> = Vec::new();
         for endpoint in &upstream.endpoints {
             let addrs = match &endpoint.addr {
@@ -147,13 +158,13 @@ impl World {
 
     fn endpoint(
         &mut self,
-        old: &Self,
+        old: &Endpoints,
         upstream: &plan::Upstream,
         addr: DialAddr,
         configured: &EndpointAddr,
     ) -> Arc<State> {
         let key = (upstream.name.clone(), addr);
-        let known = self.endpoints.get(&key).or_else(|| old.endpoints.get(&key));
+        let known = self.endpoints.get(&key).or_else(|| old.get(&key));
         let state = match known.filter(|state| state.configured == *configured) {
             Some(state) => state.clone(),
             None => {
@@ -190,7 +201,7 @@ impl World {
             read_timeout: plan.read_timeout,
             retries: plan.retries,
         };
-        let members = self.members(old, plan, resolved);
+        let members = self.members(&old.endpoints, plan, resolved);
         Ok(Arc::new(Upstream::new(
             plan.name.clone(),
             settings,

@@ -8,14 +8,32 @@ use crate::config::plan::Plan;
 /// One phrase per thing that was added, removed or changed; empty when nothing was.
 pub fn between(old: &Plan, new: &Plan) -> Vec<String> {
     let mut changes = Vec::new();
-    named(&mut changes, "listener", old.listeners.iter().map(|l| (&*l.name, l)), new.listeners.iter().map(|l| (&*l.name, l)));
+    named(
+        &mut changes,
+        "listener",
+        old.listeners.iter().map(|l| (&*l.name, l)),
+        new.listeners.iter().map(|l| (&*l.name, l)),
+    );
     // Routes name what they refer to by position: the names are what counts.
     let routes = |plan: &Plan| -> Vec<(String, String)> {
-        plan.routes.iter().map(|r| (r.name.to_string(), described(plan, r))).collect()
+        plan.routes
+            .iter()
+            .map(|r| (r.name.to_string(), described(plan, r)))
+            .collect()
     };
     let (before, after) = (routes(old), routes(new));
-    named(&mut changes, "route", before.iter().map(|(n, d)| (n.as_str(), d)), after.iter().map(|(n, d)| (n.as_str(), d)));
-    named(&mut changes, "upstream", old.upstreams.iter().map(|u| (&*u.name, u)), new.upstreams.iter().map(|u| (&*u.name, u)));
+    named(
+        &mut changes,
+        "route",
+        before.iter().map(|(n, d)| (n.as_str(), d)),
+        after.iter().map(|(n, d)| (n.as_str(), d)),
+    );
+    named(
+        &mut changes,
+        "upstream",
+        old.upstreams.iter().map(|u| (&*u.name, u)),
+        new.upstreams.iter().map(|u| (&*u.name, u)),
+    );
     let names = |plan: &Plan| plan.routes.iter().map(|r| r.name.to_string()).collect::<Vec<_>>();
     let (before, after) = (names(old), names(new));
     if before != after && changes.iter().all(|c| !c.starts_with("route ")) {
@@ -30,11 +48,19 @@ pub fn between(old: &Plan, new: &Plan) -> Vec<String> {
 
 fn described(plan: &Plan, route: &crate::config::plan::Route) -> String {
     use crate::config::plan::Action;
-    let listeners: Vec<_> = route.listeners.iter().filter_map(|i| plan.listeners.get(*i)).map(|l| &l.name).collect();
+    let listeners: Vec<_> = route
+        .listeners
+        .iter()
+        .filter_map(|i| plan.listeners.get(*i))
+        .map(|l| &l.name)
+        .collect();
     let action = match &route.action {
         Action::Forward(forward) => {
-            let split: Vec<_> =
-                forward.split.iter().map(|(i, weight)| (plan.upstreams.get(*i).map(|u| &u.name), weight)).collect();
+            let split: Vec<_> = forward
+                .split
+                .iter()
+                .map(|(i, weight)| (plan.upstreams.get(*i).map(|u| &u.name), weight))
+                .collect();
             format!("{split:?} {:?} {:?}", forward.timeout, forward.max_body)
         }
         other => format!("{other:?}"),
@@ -57,7 +83,11 @@ fn named<'a, T: Debug + 'a>(
             Some(_) => {}
         }
     }
-    changes.extend(old.keys().filter(|name| !new.contains_key(*name)).map(|name| format!("{what} {name} removed")));
+    changes.extend(
+        old.keys()
+            .filter(|name| !new.contains_key(*name))
+            .map(|name| format!("{what} {name} removed")),
+    );
 }
 
 fn single<T: PartialEq>(changes: &mut Vec<String>, what: &str, old: &T, new: &T) {
@@ -72,7 +102,9 @@ mod tests {
     use crate::config::load_text;
 
     fn plan(text: &str) -> Plan {
-        load_text("test", text).unwrap_or_else(|e| panic!("{}", e.render(false))).plan
+        load_text("test", text)
+            .unwrap_or_else(|e| panic!("{}", e.render(false)))
+            .plan
     }
 
     const BASE: &str = "[listeners.web]\nbind = \"127.0.0.1:18090\"\n[[routes]]\nname = \"a\"\nupstream = \"u\"\n\
@@ -81,13 +113,28 @@ mod tests {
     #[test]
     fn says_what_changed_and_nothing_else() {
         assert!(between(&plan(BASE), &plan(BASE)).is_empty());
-        let other = BASE.replace("127.0.0.1:1\"", "127.0.0.1:2\"").replace("listeners.web", "listeners.site");
+        let other = BASE
+            .replace("127.0.0.1:1\"", "127.0.0.1:2\"")
+            .replace("listeners.web", "listeners.site");
         assert_eq!(
             between(&plan(BASE), &plan(&other)),
-            ["listener site added", "listener web removed", "route a changed", "upstream u changed"]
+            [
+                "listener site added",
+                "listener web removed",
+                "route a changed",
+                "upstream u changed"
+            ]
         );
-        let first = format!("{BASE}[upstreams.b]\nendpoints = [\"127.0.0.1:9\"]\n[[routes]]\npath = \"/b\"\nname = \"b\"\nupstream = \"b\"\n");
-        assert_eq!(between(&plan(BASE), &plan(&first)), ["route b added", "upstream b added"]);
-        assert_eq!(between(&plan(&first), &plan(BASE)), ["route b removed", "upstream b removed"]);
+        let first = format!(
+            "{BASE}[upstreams.b]\nendpoints = [\"127.0.0.1:9\"]\n[[routes]]\npath = \"/b\"\nname = \"b\"\nupstream = \"b\"\n"
+        );
+        assert_eq!(
+            between(&plan(BASE), &plan(&first)),
+            ["route b added", "upstream b added"]
+        );
+        assert_eq!(
+            between(&plan(&first), &plan(BASE)),
+            ["route b removed", "upstream b removed"]
+        );
     }
 }

@@ -1,7 +1,302 @@
-//! The control side.
+//! The life of the process: start, reload, drain. The only place that sees both the configuration and the
+//! running world.
 
 pub mod background;
 pub mod build;
 pub mod changes;
 pub mod signals;
 pub mod sockets;
+pub mod status;
+
+use std::io::IsTerminal;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot};
+
+use self::background::{Background, Moved};
+use self::build::{Resolved, World};
+use self::signals::{Signals, Told};
+use self::sockets::Sockets;
+use self::status::Status;
+use crate::config::plan::{LogFormat, Plan};
+use crate::config::report::Report;
+use crate::config::{self, Loaded};
+use crate::listener::{self, Command, Crew};
+use crate::net::nofile;
+use crate::snapshot::current::Current;
+use crate::telemetry::access;
+use crate::telemetry::log::{self, Log};
+
+/// What the command line decided.
+pub struct Start {
+    pub source: Source,
+    pub log: LogOptions,
+}
+
+/// Where the configuration comes from.
+#[derive(Debug, Clone)]
+pub enum Source {
+    File(PathBuf),
+    Text { name: String, text: String },
+}
+
+/// What overrides `[log]` of the configuration.
+#[derive(Debug, Clone, Default)]
+pub struct LogOptions {
+    pub level: Option<String>,
+    pub format: Option<LogFormat>,
+}
+
+/// Somebody asks for a reload and wants to know: what changed, or all errors.
+pub struct ReloadRequest {
+    pub answer: oneshot::Sender<Result<String, String>>,
+}
+
+impl Source {
+    /// Reads and checks it.
+    pub fn load(&self) -> Result<Loaded, Report> {
+        match self {
+            Self::File(path) => config::load(path),
+            Self::Text { name, text } => config::load_text(name, text),
+        }
+    }
+
+    /// For people.
+    pub fn label(&self) -> String {
+        match self {
+            Self::File(path) => path.display().to_string(),
+            Self::Text { name, .. } => name.clone(),
+        }
+    }
+}
+
+/// Runs until told to stop. What goes wrong before anything is served is told on standard error.
+pub fn run(start: Start) -> ExitCode {
+    let loaded = match start.source.load() {
+        Ok(loaded) => loaded,
+        Err(report) => {
+            eprint!("{}", report.render(std::io::stderr().is_terminal()));
+            return ExitCode::FAILURE;
+        }
+    };
+    eprint!("{}", loaded.warnings.render(std::io::stderr().is_terminal()));
+    let result = prepare(start, loaded.plan).and_then(|(mut process, runtime)| {
+        runtime.block_on(process.serve())?;
+        process.crew.join();
+        Ok(())
+    });
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(why) => {
+            eprintln!("evenkeel: {why}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The running process, as control sees it.
+struct Process {
+    source: Source,
+    options: LogOptions,
+    log: Log,
+    plan: Plan,
+    world: World,
+    resolved: Resolved,
+    current: Current,
+    sockets: Sockets,
+    crew: Crew,
+    background: Background,
+    moved: mpsc::UnboundedReceiver<Moved>,
+    status: Arc<Status>,
+    nofile: u64,
+}
+
+fn prepare(start: Start, plan: Plan) -> Result<(Process, tokio::runtime::Runtime), String> {
+    let Start { source, log: options } = start;
+    let level = options.level.clone().unwrap_or_else(|| plan.log.level.clone());
+    let format = match options.format.unwrap_or(plan.log.format) {
+        LogFormat::Text => log::Format::Text,
+        LogFormat::Json => log::Format::Json,
+    };
+    let log = log::start(&level, format)?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|e| e.to_string())?;
+    let workers = plan.server.workers;
+    let current = Current::default();
+    let access = access::Sender;
+    let crew = listener::start(workers, &current, &access).map_err(|e| format!("cannot start workers: {e}"))?;
+    let (sender, moved) = mpsc::unbounded_channel();
+    let process = Process {
+        options,
+        log,
+        plan,
+        world: World::new(workers)?,
+        resolved: Resolved::new(),
+        background: Background::new(current.clone(), sender),
+        current,
+        sockets: Sockets::default(),
+        crew,
+        moved,
+        status: Arc::new(Status::new(workers, source.label())),
+        nofile: nofile::raise(),
+        source,
+    };
+    Ok((process, runtime))
+}
+
+impl Process {
+    async fn serve(&mut self) -> Result<(), String> {
+        let mut signals = Signals::listen().map_err(|e| format!("cannot listen for signals: {e}"))?;
+        let plan = self.plan.clone();
+        self.publish(plan).await?;
+        self.report_limits();
+        self.status.set_ready();
+        tracing::info!(
+            workers = self.crew.count(),
+            config = %self.source.label(),
+            version = env!("CARGO_PKG_VERSION"),
+            "ready"
+        );
+        notify(&[sd_notify::NotifyState::Ready]);
+        loop {
+            tokio::select! {
+                told = signals.next() => match told {
+                    Told::Reload => drop(self.reload().await),
+                    Told::ReopenLogs => {}
+                    Told::Stop => break,
+                },
+                Some(moved) = self.moved.recv() => self.follow(moved),
+            }
+        }
+        self.drain(&mut signals).await;
+        Ok(())
+    }
+
+    /// Makes `plan` the running world, or changes nothing.
+    async fn publish(&mut self, plan: Plan) -> Result<(), String> {
+        let resolved = self.background.resolve(&plan, &self.resolved).await;
+        let (world, snapshot) = self.world.build(&plan, &resolved, &self.current.get())?;
+        let pending = self.sockets.prepare(&plan, self.crew.count())?;
+        // Nothing fails from here on.
+        let labels: Vec<_> = pending
+            .labels()
+            .map(|(name, label)| (name.clone(), label.to_owned()))
+            .collect();
+        self.current.publish(snapshot);
+        self.crew.tell_all(|| Command::Changed);
+        self.sockets.apply(pending, &plan, |name| world.slot(name), &self.crew);
+        for (listener, address) in labels {
+            tracing::info!(%listener, address, "listening");
+        }
+        (self.world, self.resolved, self.plan) = (world, resolved, plan);
+        self.background.follow(&self.plan, &self.current.get());
+        Ok(())
+    }
+
+    /// Reads the configuration again. `Ok`: what changed; `Err`: every error, and nothing changed.
+    async fn reload(&mut self) -> Result<String, String> {
+        if let Ok(now) = sd_notify::NotifyState::monotonic_usec_now() {
+            notify(&[sd_notify::NotifyState::Reloading, now]);
+        }
+        let result = self.try_reload().await;
+        match &result {
+            Ok(changes) => {
+                tracing::info!(generation = self.current.get().generation, changes, "reloaded");
+            }
+            Err(errors) => tracing::error!(errors, "reload rejected"),
+        }
+        self.status.reloaded(result.clone());
+        notify(&[sd_notify::NotifyState::Ready]);
+        result
+    }
+
+    async fn try_reload(&mut self) -> Result<String, String> {
+        let Loaded { plan, warnings } = self.source.load().map_err(|report| report.render(false))?;
+        if !warnings.is_empty() {
+            tracing::warn!(warnings = warnings.render(false), "the configuration has warnings");
+        }
+        if plan.server.workers != self.plan.server.workers {
+            tracing::warn!("`server.workers` changes with the next start only");
+        }
+        let changes = changes::between(&self.plan, &plan);
+        self.publish(plan).await?;
+        if self.options.level.is_none() {
+            self.log.set_level(&self.plan.log.level)?;
+        }
+        Ok(if changes.is_empty() {
+            "nothing".to_owned()
+        } else {
+            changes.join(", ")
+        })
+    }
+
+    /// A host name has other addresses: its upstreams get other endpoints.
+    fn follow(&mut self, Moved { host, addrs }: Moved) {
+        if self.resolved.get(&host) == Some(&addrs) {
+            return;
+        }
+        self.resolved.insert(host, addrs);
+        let snapshot = self.current.get();
+        let members = self.world.resolved(&self.plan, &self.resolved);
+        for (members, upstream) in members.into_iter().zip(&snapshot.upstreams) {
+            upstream.set_members(members);
+        }
+        self.background.follow(&self.plan, &snapshot);
+    }
+
+    /// Lets what runs finish within the grace; a second signal ends it at once.
+    async fn drain(&mut self, signals: &mut Signals) {
+        self.status.set_draining();
+        notify(&[sd_notify::NotifyState::Stopping]);
+        let grace = self.plan.server.shutdown_grace;
+        tracing::info!(grace = ?grace, "draining");
+        self.crew.tell_all(|| Command::Drain);
+        self.sockets.unlink();
+        let asked_again = async { while signals.next().await != Told::Stop {} };
+        let cut = tokio::select! {
+            () = self.crew.ended() => None,
+            () = tokio::time::sleep(grace) => Some("the grace is over"),
+            () = asked_again => Some("asked to stop again"),
+        };
+        match cut {
+            None => tracing::info!("stopped: every connection had ended"),
+            Some(why) => {
+                tracing::warn!(why, "stopped: connections were cut");
+                self.crew.tell_all(|| Command::Stop);
+                // Workers see it between two polls of their connections.
+                let _ = tokio::time::timeout(Duration::from_secs(2), self.crew.ended()).await;
+            }
+        }
+    }
+
+    /// Says what the limit on open files allows: every proxied connection takes two.
+    fn report_limits(&self) {
+        let per_listener = self
+            .plan
+            .listeners
+            .iter()
+            .map(|l| l.max_connections.map_or(0, |n| n as u64));
+        let wanted = per_listener.sum::<u64>() * 2;
+        if wanted > self.nofile {
+            tracing::warn!(
+                limit = self.nofile,
+                wanted,
+                "the limit on open files is lower than `max_connections` of the listeners may need"
+            );
+        } else {
+            tracing::info!(limit = self.nofile, "open files");
+        }
+    }
+}
+
+/// Tells systemd, when it started us.
+fn notify(states: &[sd_notify::NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(states) {
+        tracing::debug!(%error, "the service manager cannot be told");
+    }
+}
