@@ -6,5 +6,8 @@ use evenkeel::control::{LogOptions, Source, Start, run};
 
 fn main() -> ExitCode {
     let path = std::env::args().nth(3).unwrap_or_default();
-    run(Start { source: Source::File(path.into()), log: LogOptions::default() })
+    run(Start {
+        source: Source::File(path.into()),
+        log: LogOptions::default(),
+    })
 }

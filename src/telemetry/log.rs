@@ -51,9 +51,18 @@ impl Log {
     }
 }
 
+/// Libraries that tell of every odd client at a level of their own choosing.
+const QUIET: &str = "rustls=error,h2=error,hyper=error,hickory_proto=error,hickory_resolver=error,hickory_net=error";
+
 fn filter(level: &str) -> Result<EnvFilter, String> {
+    // A filter that names targets says all itself.
+    let all = if level.contains('=') {
+        level.to_owned()
+    } else {
+        format!("{level},{QUIET}")
+    };
     EnvFilter::builder()
-        .parse(level)
+        .parse(all)
         .map_err(|e| format!("`{level}` is no log level: {e}"))
 }
 

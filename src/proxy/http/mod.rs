@@ -35,8 +35,11 @@ pub struct Scope<'a> {
     pub listener: &'a Listener,
     pub http: &'a Http,
     /// Takes 1xx responses; HTTP/1.1 alone.
-    pub informational: Option<&'a dyn Fn(StatusCode, &HeaderMap)>,
+    pub informational: Option<&'a Inform<'a>>,
 }
+
+/// Passes a 1xx response on.
+pub type Inform<'a> = dyn Fn(StatusCode, &HeaderMap) + 'a;
 
 /// A request, of whatever version it was.
 pub struct Request {

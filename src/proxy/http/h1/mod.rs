@@ -255,7 +255,7 @@ async fn exchange(
         down,
         listener,
         http,
-        informational: (version == Version::HTTP_11).then_some(&inform),
+        informational: (version == Version::HTTP_11).then_some(&inform as &super::Inform<'_>),
     };
     let answered = {
         let mut handling = std::pin::pin!(request::handle(&scope, request, &mut record));
