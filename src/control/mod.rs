@@ -128,7 +128,7 @@ fn prepare(start: Start, plan: Plan) -> Result<(Process, tokio::runtime::Runtime
         .map_err(|e| e.to_string())?;
     let workers = plan.server.workers;
     let current = Current::default();
-    let access = access::Sender;
+    let access = access::Sender::default();
     let crew = listener::start(workers, &current, &access).map_err(|e| format!("cannot start workers: {e}"))?;
     let (sender, moved) = mpsc::unbounded_channel();
     let process = Process {

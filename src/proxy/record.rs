@@ -12,6 +12,9 @@ use super::worker::Worker;
 use crate::telemetry::access::Line;
 use crate::telemetry::series::RequestSeries;
 
+/// Longer ones are cut in the access log, whose queue would hold them all.
+const MAX_USER_AGENT: usize = 512;
+
 /// One request, from its head to the end of its response. Dropped unfinished, it counts as the client gone.
 pub struct Record {
     worker: Rc<Worker>,
@@ -123,7 +126,10 @@ pub fn line(subject: &Subject<'_>) -> Line {
         host: subject.host.to_owned(),
         target: subject.target.to_owned(),
         protocol: subject.protocol,
-        user_agent: subject.user_agent.map(|v| String::from_utf8_lossy(v).into_owned()),
+        user_agent: subject.user_agent.map(|v| {
+            let kept = v.get(..MAX_USER_AGENT).unwrap_or(v);
+            String::from_utf8_lossy(kept).into_owned()
+        }),
         ..Line::default()
     }
 }
