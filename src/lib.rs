@@ -1,19 +1,26 @@
 //! evenkeel: a Layer-4/Layer-7 load balancer. The modules in the order a request meets them.
 
+// What a request meets.
+pub mod listener;
+pub mod proxy;
+pub mod h1;
+pub mod route;
+pub mod upstream;
 pub mod balance;
-pub mod base;
+pub mod endpoint;
+pub mod pool;
+pub mod tls;
+pub mod net;
+
+// What makes and watches the world it meets.
+pub mod snapshot;
 pub mod config;
 pub mod control;
-pub mod discovery;
-pub mod endpoint;
-pub mod h1;
 pub mod health;
-pub mod listener;
-pub mod net;
-pub mod pool;
-pub mod proxy;
-pub mod route;
-pub mod snapshot;
+pub mod discovery;
+
+// What people meet.
+pub mod admin;
 pub mod telemetry;
-pub mod tls;
-pub mod upstream;
+
+pub mod base;

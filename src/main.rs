@@ -9,5 +9,6 @@ fn main() -> ExitCode {
     run(Start {
         source: Source::File(path.into()),
         log: LogOptions::default(),
+        admin: evenkeel::admin::start,
     })
 }

@@ -34,6 +34,18 @@ pub enum Spec {
     Maglev { hash: HashKey },
 }
 
+impl Spec {
+    /// The name in the configuration.
+    pub fn label(&self) -> &'static str {
+        match self {
+            Self::RoundRobin => "round_robin",
+            Self::Random => "random",
+            Self::LeastConnections => "least_connections",
+            Self::Maglev { .. } => "maglev",
+        }
+    }
+}
+
 /// What of a request or connection is hashed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum HashKey {

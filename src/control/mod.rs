@@ -19,21 +19,42 @@ use tokio::sync::{mpsc, oneshot};
 use self::background::{Background, Moved};
 use self::build::{Resolved, World};
 use self::signals::{Signals, Told};
-use self::sockets::Sockets;
+use self::sockets::{AdminSocket, Sockets};
+pub use self::status::Rejected;
 use self::status::Status;
 use crate::config::plan::{LogFormat, Plan};
 use crate::config::report::Report;
 use crate::config::{self, Loaded};
 use crate::listener::{self, Command, Crew};
 use crate::net::nofile;
+use crate::net::socket::Bound;
 use crate::snapshot::current::Current;
-use crate::telemetry::access;
+use crate::telemetry::access::{self, AccessLog, Output};
 use crate::telemetry::log::{self, Log};
 
 /// What the command line decided.
 pub struct Start {
     pub source: Source,
     pub log: LogOptions,
+    pub admin: AdminServer,
+}
+
+/// Starts what serves the admin listener, on whatever socket it is sent last.
+pub type AdminServer = fn(Operator, mpsc::UnboundedReceiver<Option<Bound>>);
+
+/// What the admin listener shows, and what it may ask for.
+pub struct Operator {
+    pub current: Current,
+    pub status: Arc<Status>,
+    pub reload: mpsc::Sender<ReloadRequest>,
+    access: access::Sender,
+}
+
+impl Operator {
+    /// Lines missing in the access log.
+    pub fn dropped_lines(&self) -> u64 {
+        self.access.dropped()
+    }
 }
 
 /// Where the configuration comes from.
@@ -52,8 +73,13 @@ pub struct LogOptions {
 
 /// Somebody asks for a reload and wants to know: what changed, or all errors.
 pub struct ReloadRequest {
-    pub answer: oneshot::Sender<Result<String, String>>,
+    pub answer: oneshot::Sender<Result<String, Rejected>>,
 }
+
+/// Reloads that may be asked for at once.
+const MAX_REQUESTS: usize = 8;
+/// For the access log's last lines.
+const LAST_LINES: Duration = Duration::from_secs(2);
 
 impl Source {
     /// Reads and checks it.
@@ -84,9 +110,12 @@ pub fn run(start: Start) -> ExitCode {
     };
     eprint!("{}", loaded.warnings.render(std::io::stderr().is_terminal()));
     let result = prepare(start, loaded.plan).and_then(|(mut process, runtime)| {
-        runtime.block_on(process.serve())?;
-        process.crew.join();
-        Ok(())
+        let served = runtime.block_on(process.serve());
+        if served.is_ok() {
+            process.crew.join();
+        }
+        process.access.stop(LAST_LINES);
+        served
     });
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -107,6 +136,9 @@ struct Process {
     resolved: Resolved,
     current: Current,
     sockets: Sockets,
+    admin: AdminSocket,
+    access: AccessLog,
+    requests: mpsc::Receiver<ReloadRequest>,
     crew: Crew,
     background: Background,
     moved: mpsc::UnboundedReceiver<Moved>,
@@ -115,7 +147,11 @@ struct Process {
 }
 
 fn prepare(start: Start, plan: Plan) -> Result<(Process, tokio::runtime::Runtime), String> {
-    let Start { source, log: options } = start;
+    let Start {
+        source,
+        log: options,
+        admin: start_admin,
+    } = start;
     let level = options.level.clone().unwrap_or_else(|| plan.log.level.clone());
     let format = match options.format.unwrap_or(plan.log.format) {
         LogFormat::Text => log::Format::Text,
@@ -128,9 +164,23 @@ fn prepare(start: Start, plan: Plan) -> Result<(Process, tokio::runtime::Runtime
         .map_err(|e| e.to_string())?;
     let workers = plan.server.workers;
     let current = Current::default();
-    let access = access::Sender::default();
-    let crew = listener::start(workers, &current, &access).map_err(|e| format!("cannot start workers: {e}"))?;
+    let access = access::start().map_err(|e| format!("cannot start the access log: {e}"))?;
+    let crew =
+        listener::start(workers, &current, &access.sender()).map_err(|e| format!("cannot start workers: {e}"))?;
     let (sender, moved) = mpsc::unbounded_channel();
+    let (reload, requests) = mpsc::channel(MAX_REQUESTS);
+    let (admin, admin_sockets) = mpsc::unbounded_channel();
+    let status = Arc::new(Status::new(workers, source.label()));
+    let operator = Operator {
+        current: current.clone(),
+        status: status.clone(),
+        reload,
+        access: access.sender(),
+    };
+    {
+        let _runtime = runtime.enter();
+        (start_admin)(operator, admin_sockets);
+    }
     let process = Process {
         options,
         log,
@@ -140,9 +190,12 @@ fn prepare(start: Start, plan: Plan) -> Result<(Process, tokio::runtime::Runtime
         background: Background::new(current.clone(), sender),
         current,
         sockets: Sockets::default(),
+        admin: AdminSocket::new(admin),
+        access,
+        requests,
         crew,
         moved,
-        status: Arc::new(Status::new(workers, source.label())),
+        status,
         nofile: nofile::raise(),
         source,
     };
@@ -167,9 +220,14 @@ impl Process {
             tokio::select! {
                 told = signals.next() => match told {
                     Told::Reload => drop(self.reload().await),
-                    Told::ReopenLogs => {}
+                    Told::ReopenLogs => self.reopen_logs(),
                     Told::Stop => break,
                 },
+                Some(request) = self.requests.recv() => {
+                    let result = self.reload().await;
+                    // Whoever asked may be gone.
+                    let _ = request.answer.send(result);
+                }
                 Some(moved) = self.moved.recv() => self.follow(moved),
             }
         }
@@ -182,24 +240,34 @@ impl Process {
         let resolved = self.background.resolve(&plan, &self.resolved).await;
         let (world, snapshot) = self.world.build(&plan, &resolved, &self.current.get())?;
         let pending = self.sockets.prepare(&plan, self.crew.count())?;
+        let admin = self.admin.prepare(&plan)?;
+        let log_changes = self.current.get().generation == 0 || plan.access_log != self.plan.access_log;
+        let output = match log_changes {
+            true => Some(output(&plan)?),
+            false => None,
+        };
         // Nothing fails from here on.
-        let labels: Vec<_> = pending
-            .labels()
-            .map(|(name, label)| (name.clone(), label.to_owned()))
-            .collect();
+        if let Some(output) = output {
+            self.access.switch(output);
+        }
         self.current.publish(snapshot);
         self.crew.tell_all(|| Command::Changed);
         self.sockets.apply(pending, &plan, |name| world.slot(name), &self.crew);
-        for (listener, address) in labels {
-            tracing::info!(%listener, address, "listening");
-        }
+        self.admin.apply(admin);
+        let name = |slot| plan.listeners.iter().find(|l| world.slot(&l.name) == Some(slot));
+        let places = self.sockets.places();
+        self.status.set_listening(
+            places
+                .filter_map(|(slot, address)| Some((name(slot)?.name.clone(), address.to_owned())))
+                .collect(),
+        );
         (self.world, self.resolved, self.plan) = (world, resolved, plan);
         self.background.follow(&self.plan, &self.current.get());
         Ok(())
     }
 
     /// Reads the configuration again. `Ok`: what changed; `Err`: every error, and nothing changed.
-    async fn reload(&mut self) -> Result<String, String> {
+    async fn reload(&mut self) -> Result<String, Rejected> {
         if let Ok(now) = sd_notify::NotifyState::monotonic_usec_now() {
             notify(&[sd_notify::NotifyState::Reloading, now]);
         }
@@ -208,15 +276,15 @@ impl Process {
             Ok(changes) => {
                 tracing::info!(generation = self.current.get().generation, changes, "reloaded");
             }
-            Err(errors) => tracing::error!(errors, "reload rejected"),
+            Err(rejected) => tracing::error!(errors = rejected.text, "reload rejected"),
         }
         self.status.reloaded(result.clone());
         notify(&[sd_notify::NotifyState::Ready]);
         result
     }
 
-    async fn try_reload(&mut self) -> Result<String, String> {
-        let Loaded { plan, warnings } = self.source.load().map_err(|report| report.render(false))?;
+    async fn try_reload(&mut self) -> Result<String, Rejected> {
+        let Loaded { plan, warnings } = self.source.load()?;
         if !warnings.is_empty() {
             tracing::warn!(warnings = warnings.render(false), "the configuration has warnings");
         }
@@ -233,6 +301,17 @@ impl Process {
         } else {
             changes.join(", ")
         })
+    }
+
+    /// Opens the access log's file anew: the old one was moved away.
+    fn reopen_logs(&self) {
+        match output(&self.plan) {
+            Ok(output) => {
+                self.access.switch(output);
+                tracing::info!("log files reopened");
+            }
+            Err(error) => tracing::error!(error, "log files cannot be reopened: the old ones are written on"),
+        }
     }
 
     /// A host name has other addresses: its upstreams get other endpoints.
@@ -257,6 +336,7 @@ impl Process {
         tracing::info!(grace = ?grace, "draining");
         self.crew.tell_all(|| Command::Drain);
         self.sockets.unlink();
+        self.admin.unlink();
         let asked_again = async { while signals.next().await != Told::Stop {} };
         let cut = tokio::select! {
             () = self.crew.ended() => None,
@@ -292,6 +372,20 @@ impl Process {
             tracing::info!(limit = self.nofile, "open files");
         }
     }
+}
+
+/// Where the access log goes; `None`: there is none.
+fn output(plan: &Plan) -> Result<Option<Output>, String> {
+    let path = plan.access_log.path.as_deref();
+    let format = match plan.access_log.format {
+        None => return Ok(None),
+        Some(LogFormat::Text) => access::Format::Text,
+        Some(LogFormat::Json) => access::Format::Json,
+    };
+    Output::open(format, path).map(Some).map_err(|e| {
+        let path = path.map_or_else(|| "standard output".to_owned(), |p| p.display().to_string());
+        format!("`[access_log]`: cannot open {path}: {e}")
+    })
 }
 
 /// Tells systemd, when it started us.

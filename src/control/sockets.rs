@@ -3,6 +3,8 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use tokio::sync::mpsc::UnboundedSender;
+
 use crate::config::plan::Plan;
 use crate::listener::{Command, Crew, SocketId};
 use crate::net::addr::BindAddr;
@@ -25,6 +27,57 @@ pub struct Sockets {
 struct Place {
     id: SocketId,
     slot: usize,
+    /// The address with the port the system chose.
+    label: String,
+}
+
+/// The admin listener's socket: served by admin, bound with the others.
+pub struct AdminSocket {
+    bound: Option<BindAddr>,
+    server: UnboundedSender<Option<Bound>>,
+}
+
+/// The admin socket of a world that is not published yet; `None`: it stays as it is.
+pub struct PendingAdmin(Option<Option<(BindAddr, Bound)>>);
+
+impl AdminSocket {
+    pub fn new(server: UnboundedSender<Option<Bound>>) -> Self {
+        Self { bound: None, server }
+    }
+
+    /// Binds what `plan` wants and is not bound yet.
+    pub fn prepare(&self, plan: &Plan) -> Result<PendingAdmin, String> {
+        let wanted = plan.admin.as_ref().map(|admin| &admin.bind);
+        if wanted == self.bound.as_ref() {
+            return Ok(PendingAdmin(None));
+        }
+        let Some(addr) = wanted else {
+            return Ok(PendingAdmin(Some(None)));
+        };
+        let ours = self.bound.as_ref().is_some_and(|b| b.port() == addr.port());
+        let bound = socket::bind(addr, 1, ours)
+            .map_err(|e| format!("`[admin]`: cannot bind {addr}: {}", explain(&e)))?
+            .pop();
+        Ok(PendingAdmin(Some(bound.map(|bound| (addr.clone(), bound)))))
+    }
+
+    /// Hands the new socket to admin, which closes the old one.
+    pub fn apply(&mut self, pending: PendingAdmin) {
+        let Some(next) = pending.0 else { return };
+        self.unlink();
+        if let Some((addr, bound)) = &next {
+            tracing::info!(listener = "admin", address = local_label(bound, addr), "listening");
+        }
+        let (addr, bound) = next.unzip();
+        self.bound = addr;
+        // Admin has ended only when the process has.
+        let _ = self.server.send(bound);
+    }
+
+    /// Removes the file of a Unix socket.
+    pub fn unlink(&self) {
+        self.bound.iter().for_each(unlink);
+    }
 }
 
 /// Sockets bound for a world that is not published yet; dropped, they are closed.
@@ -35,13 +88,6 @@ struct New {
     listener: Arc<str>,
     label: String,
     copies: Vec<Bound>,
-}
-
-impl Pending {
-    /// Listener and address of every new socket.
-    pub fn labels(&self) -> impl Iterator<Item = (&Arc<str>, &str)> {
-        self.0.iter().map(|new| (&new.listener, new.label.as_str()))
-    }
 }
 
 impl Sockets {
@@ -87,10 +133,12 @@ impl Sockets {
             };
             self.next += 1;
             let id = self.next;
+            tracing::info!(listener = %new.listener, address = new.label, "listening");
+            let label = new.label;
             for (index, socket) in new.copies.into_iter().enumerate() {
                 crew.tell(index, Command::Listen { id, slot, socket });
             }
-            self.bound.insert(new.key, Place { id, slot });
+            self.bound.insert(new.key, Place { id, slot, label });
         }
         self.bound.retain(|(addr, _), place| {
             let slot = wanted.get(&(addr.clone(), None)).or_else(|| {
@@ -111,6 +159,11 @@ impl Sockets {
             }
             true
         });
+    }
+
+    /// Every bound address with the slot of its listener.
+    pub fn places(&self) -> impl Iterator<Item = (usize, &str)> {
+        self.bound.values().map(|place| (place.slot, place.label.as_str()))
     }
 
     /// Removes the files of Unix sockets: nobody listens there any more.

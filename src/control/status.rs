@@ -1,15 +1,55 @@
 //! How the process is doing: what control knows and operators ask.
 
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
+
+use crate::config::report::{Entry, Report};
 
 /// How one reload ended: when, and what changed or why it was rejected.
 #[derive(Debug, Clone)]
 pub struct LastReload {
     pub at: SystemTime,
-    pub result: Result<String, String>,
+    pub result: Result<String, Rejected>,
 }
+
+/// Why a configuration was not taken: every error, as text for people and as data.
+#[derive(Debug, Clone)]
+pub struct Rejected {
+    pub text: String,
+    pub errors: Vec<Entry>,
+}
+
+impl From<Report> for Rejected {
+    fn from(report: Report) -> Self {
+        Self {
+            text: report.render(false),
+            errors: report.entries(),
+        }
+    }
+}
+
+impl From<String> for Rejected {
+    /// An error that has no place in a file.
+    fn from(message: String) -> Self {
+        let error = Entry {
+            severity: "error",
+            message: message.clone(),
+            file: None,
+            line: None,
+            column: None,
+            label: None,
+            help: None,
+        };
+        Self {
+            text: message,
+            errors: vec![error],
+        }
+    }
+}
+
+/// A listener's name and an address it is bound to, with the port the system chose.
+pub type Place = (Arc<str>, String);
 
 /// Shared by control, which writes it, and admin, which shows it.
 #[derive(Debug)]
@@ -21,6 +61,7 @@ pub struct Status {
     accepted: AtomicU64,
     rejected: AtomicU64,
     last_reload: Mutex<Option<LastReload>>,
+    listening: Mutex<Vec<Place>>,
     ready: AtomicBool,
     draining: AtomicBool,
 }
@@ -34,16 +75,17 @@ impl Status {
             accepted: AtomicU64::new(0),
             rejected: AtomicU64::new(0),
             last_reload: Mutex::new(None),
+            listening: Mutex::new(Vec::new()),
             ready: AtomicBool::new(false),
             draining: AtomicBool::new(false),
         }
     }
 
     /// Counts a reload.
-    pub fn reloaded(&self, result: Result<String, String>) {
+    pub fn reloaded(&self, result: Result<String, Rejected>) {
         let counter = if result.is_ok() { &self.accepted } else { &self.rejected };
         counter.fetch_add(1, Relaxed);
-        *self.lock() = Some(LastReload {
+        *locked(&self.last_reload) = Some(LastReload {
             at: SystemTime::now(),
             result,
         });
@@ -55,7 +97,16 @@ impl Status {
     }
 
     pub fn last_reload(&self) -> Option<LastReload> {
-        self.lock().clone()
+        locked(&self.last_reload).clone()
+    }
+
+    /// Which listener is bound where.
+    pub fn listening(&self) -> Vec<Place> {
+        locked(&self.listening).clone()
+    }
+
+    pub fn set_listening(&self, places: Vec<Place>) {
+        *locked(&self.listening) = places;
     }
 
     /// All listeners accept.
@@ -76,11 +127,9 @@ impl Status {
     pub fn is_ready(&self) -> bool {
         self.ready.load(Relaxed) && !self.is_draining()
     }
+}
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Option<LastReload>> {
-        // A panic while it was held left a whole value behind.
-        self.last_reload
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner)
-    }
+fn locked<T>(value: &Mutex<T>) -> MutexGuard<'_, T> {
+    // A panic while it was held left a whole value behind.
+    value.lock().unwrap_or_else(PoisonError::into_inner)
 }

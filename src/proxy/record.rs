@@ -18,7 +18,7 @@ const MAX_USER_AGENT: usize = 512;
 /// One request, from its head to the end of its response. Dropped unfinished, it counts as the client gone.
 pub struct Record {
     worker: Rc<Worker>,
-    started: Instant,
+    pub started: Instant,
     series: Option<Arc<RequestSeries>>,
     pub status: StatusCode,
     pub attempts: u32,

@@ -139,13 +139,18 @@ impl Session {
             self.line.endpoint = Some(active.endpoint().label.clone());
             let begun = Instant::now();
             let dialled = upstream.dialer.connect_raw(active.endpoint()).await;
-            self.line.connect = Some(begun.elapsed());
+            let took = begun.elapsed();
+            self.line.connect = Some(took);
             let outcome = match &dialled {
                 Ok(_) => Outcome::Success,
                 Err(DialError::Timeout(_)) => Outcome::ConnectTimeout,
                 Err(_) => Outcome::ConnectFailed,
             };
-            active.endpoint().series.local(worker.id).outcome(outcome).add(1);
+            let counters = active.endpoint().series.local(worker.id);
+            counters.outcome(outcome).add(1);
+            if outcome == Outcome::Success {
+                counters.latency.observe(took);
+            }
             match dialled {
                 Ok(io) => return Ok((io, active)),
                 Err(e) => last = Some(e.to_string()),

@@ -1,1 +1,79 @@
-//! Every metric's name and help text, in one place.
+//! Every metric's name and help text, in one place: a contract with dashboards and alerts.
+
+/// One metric.
+#[derive(Debug, Clone, Copy)]
+pub struct Name {
+    pub name: &'static str,
+    pub help: &'static str,
+}
+
+const fn name(name: &'static str, help: &'static str) -> Name {
+    Name { name, help }
+}
+
+pub const BUILD_INFO: Name = name("evenkeel_build_info", "Always 1; the version stands in the label.");
+pub const WORKERS: Name = name("evenkeel_workers", "Data-plane threads.");
+pub const CONFIG_GENERATION: Name = name(
+    "evenkeel_config_generation",
+    "How many configurations have been published since the start.",
+);
+pub const CONFIG_RELOADS: Name = name("evenkeel_config_reloads_total", "Reloads by their result.");
+pub const CONFIG_LAST_RELOAD_SUCCESSFUL: Name = name(
+    "evenkeel_config_last_reload_successful",
+    "1 unless the last reload was rejected.",
+);
+pub const DRAINING: Name = name(
+    "evenkeel_draining",
+    "1 while the process lets its connections finish to end.",
+);
+pub const ACCESS_LOG_DROPPED: Name = name(
+    "evenkeel_access_log_dropped_total",
+    "Access log lines that could not be written.",
+);
+
+pub const CONNECTIONS: Name = name("evenkeel_connections_total", "Connections accepted.");
+pub const CONNECTIONS_ACTIVE: Name = name("evenkeel_connections_active", "Connections open now.");
+pub const CONNECTIONS_REFUSED: Name = name(
+    "evenkeel_connections_refused_total",
+    "Connections closed at once because of a limit.",
+);
+pub const ACCEPT_ERRORS: Name = name(
+    "evenkeel_accept_errors_total",
+    "Failures to accept, most often for want of file descriptors.",
+);
+pub const TLS_HANDSHAKE_FAILURES: Name = name(
+    "evenkeel_tls_handshake_failures_total",
+    "TLS handshakes with clients that failed or timed out.",
+);
+pub const BYTES: Name = name(
+    "evenkeel_bytes_total",
+    "Bytes read from clients (in) and written to them (out), without TLS.",
+);
+
+pub const REQUESTS: Name = name(
+    "evenkeel_requests_total",
+    "Requests by their final status; 499: the client went away first.",
+);
+pub const REQUEST_DURATION: Name = name(
+    "evenkeel_request_duration_seconds",
+    "From a request's head to the last byte of its response.",
+);
+
+pub const ENDPOINT_UP: Name = name(
+    "evenkeel_endpoint_up",
+    "1 when the endpoint may be picked: its health checks pass, or it has none.",
+);
+pub const ENDPOINT_ACTIVE: Name = name(
+    "evenkeel_endpoint_active",
+    "Requests (Layer 4: connections) under way at the endpoint.",
+);
+pub const ENDPOINT_ATTEMPTS: Name = name("evenkeel_endpoint_attempts_total", "Attempts by how they ended.");
+pub const ENDPOINT_LATENCY: Name = name(
+    "evenkeel_endpoint_latency_seconds",
+    "From an attempt's begin to the response's head (Layer 4: until connected).",
+);
+pub const RETRIES: Name = name("evenkeel_retries_total", "Attempts beyond the first.");
+pub const UPSTREAM_UNAVAILABLE: Name = name(
+    "evenkeel_upstream_unavailable_total",
+    "Requests and connections refused because no endpoint was available.",
+);

@@ -191,6 +191,9 @@ impl Outcome {
 #[derive(Debug, Default)]
 pub struct EndpointShard {
     outcomes: [LocalCounter; Outcome::ALL.len()],
+    /// From the attempt's begin to the response's head; at Layer 4 until the connection was made. Only of attempts
+    /// that came so far.
+    pub latency: Histogram,
 }
 pub type EndpointSeries = Sharded<EndpointShard>;
 

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use http::{Method, header};
+use tokio::time::Instant;
 
 use super::attempt::{Outgoing, attempt, may_repeat};
 use super::forward::{set_forwarding, strip_hop_by_hop};
@@ -194,6 +195,10 @@ async fn send(
         let counted = Counted {
             scope,
             endpoint,
+            begun: match last {
+                None => record.started,
+                Some(_) => Instant::now(),
+            },
             outcome: Outcome::Cancelled,
         };
         match attempt(scope, upstream, &request, active, record).await {
@@ -237,6 +242,7 @@ fn is_idempotent(method: &Method) -> bool {
 struct Counted<'a> {
     scope: &'a Scope<'a>,
     endpoint: Arc<State>,
+    begun: Instant,
     outcome: Outcome,
 }
 
@@ -248,7 +254,10 @@ impl Counted<'_> {
 
 impl Drop for Counted<'_> {
     fn drop(&mut self) {
-        let worker = self.scope.down.worker.id;
-        self.endpoint.series.local(worker).outcome(self.outcome).add(1);
+        let series = self.endpoint.series.local(self.scope.down.worker.id);
+        series.outcome(self.outcome).add(1);
+        if matches!(self.outcome, Outcome::Success | Outcome::ServerError) {
+            series.latency.observe(self.begun.elapsed());
+        }
     }
 }

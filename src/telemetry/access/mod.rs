@@ -77,6 +77,11 @@ impl Default for Line {
 pub struct Sender(Option<(SyncSender<writer::Message>, Arc<writer::Shared>)>);
 
 impl Sender {
+    /// Lines that could not be written.
+    pub fn dropped(&self) -> u64 {
+        self.0.as_ref().map_or(0, |(_, shared)| shared.dropped())
+    }
+
     /// Hands a line over; never waits: when the writer is too far behind, the line is dropped and counted.
     pub fn send(&self, line: Box<Line>) {
         let Some((queue, shared)) = &self.0 else { return };

@@ -78,6 +78,10 @@ impl Shared {
         self.dropped.fetch_add(n, Relaxed);
     }
 
+    pub(super) fn dropped(&self) -> u64 {
+        self.dropped.load(Relaxed)
+    }
+
     fn next(&self) -> std::sync::MutexGuard<'_, Option<Option<Output>>> {
         self.next.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -118,11 +122,6 @@ impl AccessLog {
     pub fn switch(&self, output: Option<Output>) {
         *self.shared.next() = Some(output);
         self.wake();
-    }
-
-    /// Lines that could not be written.
-    pub fn dropped(&self) -> u64 {
-        self.shared.dropped.load(Relaxed)
     }
 
     /// Writes what waits, for at most `patience`.
@@ -245,7 +244,7 @@ mod tests {
             .collect();
         let expected: Vec<String> = (0..300).map(|n| format!("\"{n}\"")).collect();
         assert_eq!(targets, expected);
-        assert_eq!(shared.dropped.load(Relaxed), 0);
+        assert_eq!(shared.dropped(), 0);
     }
 
     #[test]
@@ -254,10 +253,10 @@ mod tests {
         let shared = Arc::new(Shared::default());
         let sender = Sender(Some((queue, shared.clone())));
         (0..5).for_each(|_| sender.send(line("/")));
-        assert_eq!(shared.dropped.load(Relaxed), 3);
+        assert_eq!(shared.dropped(), 3);
         drop(lines);
         sender.send(line("/"));
-        assert_eq!(shared.dropped.load(Relaxed), 4);
+        assert_eq!(shared.dropped(), 4);
     }
 
     #[test]
@@ -268,6 +267,6 @@ mod tests {
         (0..3).for_each(|_| log.sender().send(line("/")));
         let shared = log.shared.clone();
         log.stop(PATIENCE);
-        assert_eq!(shared.dropped.load(Relaxed), 3);
+        assert_eq!(shared.dropped(), 3);
     }
 }

@@ -1,0 +1,239 @@
+//! `/metrics`: the counters of the running world as Prometheus text.
+
+use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
+
+use http::StatusCode;
+use prometheus::core::Collector;
+use prometheus::process_collector::ProcessCollector;
+use prometheus::proto::{Bucket, Counter, Gauge, Histogram, LabelPair, Metric, MetricFamily, MetricType};
+use prometheus::{TEXT_FORMAT, TextEncoder};
+
+use super::respond::{Response, error, whole};
+use crate::control::Operator;
+use crate::endpoint::Health;
+use crate::snapshot::{Action, Listener, Snapshot};
+use crate::telemetry::names::{self, Name};
+use crate::telemetry::series::{DURATION_BOUNDS_US, HistogramSum, Outcome, RequestSeries};
+
+pub fn response(operator: &Operator) -> Response {
+    let mut families = families(operator);
+    families.retain(|family| !family.get_metric().is_empty());
+    match TextEncoder::new().encode_to_string(&families) {
+        Ok(text) => whole(StatusCode::OK, TEXT_FORMAT, text),
+        Err(e) => error(StatusCode::INTERNAL_SERVER_ERROR, &e.to_string()),
+    }
+}
+
+fn families(operator: &Operator) -> Vec<MetricFamily> {
+    let snapshot = operator.current.get();
+    let mut all = process(operator, &snapshot);
+    all.extend(connections(&snapshot));
+    all.extend(requests(&snapshot));
+    all.extend(upstreams(&snapshot));
+    all.extend(ProcessCollector::for_self().collect());
+    all
+}
+
+fn process(operator: &Operator, snapshot: &Snapshot) -> Vec<MetricFamily> {
+    let status = &operator.status;
+    let (accepted, rejected) = status.reloads();
+    let last_failed = status.last_reload().is_some_and(|last| last.result.is_err());
+    let mut build = Family::gauge(names::BUILD_INFO);
+    build.add(&[("version", env!("CARGO_PKG_VERSION"))], 1.0);
+    let mut reloads = Family::counter(names::CONFIG_RELOADS);
+    reloads.add(&[("result", "accepted")], accepted as f64);
+    reloads.add(&[("result", "rejected")], rejected as f64);
+    vec![
+        build.0,
+        Family::gauge(names::WORKERS).only(status.workers as f64),
+        Family::gauge(names::CONFIG_GENERATION).only(snapshot.generation as f64),
+        reloads.0,
+        Family::gauge(names::CONFIG_LAST_RELOAD_SUCCESSFUL).only(f64::from(u8::from(!last_failed))),
+        Family::gauge(names::DRAINING).only(f64::from(u8::from(status.is_draining()))),
+        Family::counter(names::ACCESS_LOG_DROPPED).only(operator.dropped_lines() as f64),
+    ]
+}
+
+/// Listeners that exist, and removed ones with connections left whose name nobody else has.
+fn listeners(snapshot: &Snapshot) -> impl Iterator<Item = &Arc<Listener>> {
+    let present = || snapshot.listeners.iter().flatten();
+    let mut seen: HashSet<&str> = present().map(|l| &*l.name).collect();
+    let removed = snapshot.removed.iter().rev().filter(move |l| seen.insert(&l.name));
+    present().chain(removed)
+}
+
+fn connections(snapshot: &Snapshot) -> Vec<MetricFamily> {
+    let mut accepted = Family::counter(names::CONNECTIONS);
+    let mut active = Family::gauge(names::CONNECTIONS_ACTIVE);
+    let mut refused = Family::counter(names::CONNECTIONS_REFUSED);
+    let mut errors = Family::counter(names::ACCEPT_ERRORS);
+    let mut handshakes = Family::counter(names::TLS_HANDSHAKE_FAILURES);
+    let mut bytes = Family::counter(names::BYTES);
+    for listener in listeners(snapshot) {
+        let name = ("listener", &*listener.name);
+        let series = &listener.live.series;
+        accepted.add(&[name], series.sum(|s| &s.accepted) as f64);
+        active.add(&[name], listener.live.active() as f64);
+        refused.add(&[name], series.sum(|s| &s.refused) as f64);
+        errors.add(&[name], series.sum(|s| &s.accept_errors) as f64);
+        if listener.tls.is_some() {
+            handshakes.add(&[name], series.sum(|s| &s.handshake_failures) as f64);
+        }
+        bytes.add(&[name, ("direction", "in")], series.sum(|s| &s.bytes_in) as f64);
+        bytes.add(&[name, ("direction", "out")], series.sum(|s| &s.bytes_out) as f64);
+    }
+    [accepted, active, refused, errors, handshakes, bytes]
+        .map(|f| f.0)
+        .into()
+}
+
+fn requests(snapshot: &Snapshot) -> Vec<MetricFamily> {
+    let mut requests = Family::counter(names::REQUESTS);
+    let mut durations: BTreeMap<(&str, &str), HistogramSum> = BTreeMap::new();
+    let mut seen = HashSet::new();
+    for listener in listeners(snapshot) {
+        let Some(http) = listener.http() else { continue };
+        let mut count = |route, upstream, series: &Arc<RequestSeries>| {
+            // A split may name an upstream twice, a removed listener share its counters with nobody else.
+            if !seen.insert(Arc::as_ptr(series)) {
+                return;
+            }
+            let mut codes: BTreeMap<u16, u64> = BTreeMap::new();
+            let sum = durations.entry((route, upstream)).or_default();
+            for part in series.parts() {
+                part.duration.add_to(sum);
+                part.codes().for_each(|(code, n)| *codes.entry(code).or_default() += n);
+            }
+            for (code, n) in codes {
+                let code = code.to_string();
+                let listener = ("listener", &*listener.name);
+                let labels = [listener, ("route", route), ("upstream", upstream), ("code", &code)];
+                requests.add(&labels, n as f64);
+            }
+        };
+        count("", "", &http.unrouted);
+        for route in &http.routes {
+            count(&route.name, "", &route.series);
+            if let Action::Forward(forward) = &route.action {
+                forward
+                    .split
+                    .iter()
+                    .for_each(|share| count(&route.name, &share.upstream.name, &share.series));
+            }
+        }
+    }
+    let mut duration = Family::histogram(names::REQUEST_DURATION);
+    for ((route, upstream), sum) in durations.iter().filter(|(_, sum)| sum.count() > 0) {
+        duration.add_histogram(&[("route", route), ("upstream", upstream)], sum);
+    }
+    vec![requests.0, duration.0]
+}
+
+fn upstreams(snapshot: &Snapshot) -> Vec<MetricFamily> {
+    let mut up = Family::gauge(names::ENDPOINT_UP);
+    let mut active = Family::gauge(names::ENDPOINT_ACTIVE);
+    let mut attempts = Family::counter(names::ENDPOINT_ATTEMPTS);
+    let mut latency = Family::histogram(names::ENDPOINT_LATENCY);
+    let mut retries = Family::counter(names::RETRIES);
+    let mut unavailable = Family::counter(names::UPSTREAM_UNAVAILABLE);
+    for upstream in &snapshot.upstreams {
+        let name = ("upstream", &*upstream.name);
+        retries.add(&[name], upstream.series.sum(|s| &s.retries) as f64);
+        unavailable.add(&[name], upstream.series.sum(|s| &s.unavailable) as f64);
+        for member in upstream.members().iter() {
+            let endpoint = &member.endpoint;
+            let labels = [name, ("endpoint", &*endpoint.label)];
+            up.add(&labels, f64::from(u8::from(endpoint.health() == Health::Up)));
+            active.add(&labels, f64::from(endpoint.active()));
+            for outcome in Outcome::ALL {
+                let n = endpoint.series.sum(|s| s.outcome(outcome));
+                // What has never happened here is not told, but for what everybody asks for.
+                if n > 0 || outcome == Outcome::Success {
+                    attempts.add(&[labels[0], labels[1], ("outcome", outcome.label())], n as f64);
+                }
+            }
+            let mut sum = HistogramSum::default();
+            endpoint.series.parts().for_each(|part| part.latency.add_to(&mut sum));
+            if sum.count() > 0 {
+                latency.add_histogram(&labels, &sum);
+            }
+        }
+    }
+    [up, active, attempts, latency, retries, unavailable]
+        .map(|f| f.0)
+        .into()
+}
+
+/// One metric with all its label sets.
+struct Family(MetricFamily);
+
+impl Family {
+    fn new(name: Name, kind: MetricType) -> Self {
+        let mut family = MetricFamily::default();
+        family.set_name(name.name.to_owned());
+        family.set_help(name.help.to_owned());
+        family.set_field_type(kind);
+        Self(family)
+    }
+
+    fn counter(name: Name) -> Self {
+        Self::new(name, MetricType::COUNTER)
+    }
+
+    fn gauge(name: Name) -> Self {
+        Self::new(name, MetricType::GAUGE)
+    }
+
+    fn histogram(name: Name) -> Self {
+        Self::new(name, MetricType::HISTOGRAM)
+    }
+
+    /// The family with one value and no labels.
+    fn only(mut self, value: f64) -> MetricFamily {
+        self.add(&[], value);
+        self.0
+    }
+
+    fn add(&mut self, labels: &[(&str, &str)], value: f64) {
+        let mut metric = labelled(labels);
+        if self.0.get_field_type() == MetricType::COUNTER {
+            let mut counter = Counter::default();
+            counter.set_value(value);
+            metric.set_counter(counter);
+        } else {
+            let mut gauge = Gauge::default();
+            gauge.set_value(value);
+            metric.set_gauge(gauge);
+        }
+        self.0.mut_metric().push(metric);
+    }
+
+    fn add_histogram(&mut self, labels: &[(&str, &str)], sum: &HistogramSum) {
+        let mut cumulative = 0;
+        let buckets = sum.buckets.iter().zip(DURATION_BOUNDS_US).map(|(n, bound)| {
+            cumulative += n;
+            let mut bucket = Bucket::default();
+            bucket.set_cumulative_count(cumulative);
+            bucket.set_upper_bound(bound as f64 / 1e6);
+            bucket
+        });
+        let mut histogram = Histogram::default();
+        histogram.set_bucket(buckets.collect());
+        histogram.set_sample_count(sum.count());
+        histogram.set_sample_sum(sum.sum_us as f64 / 1e6);
+        let mut metric = labelled(labels);
+        metric.set_histogram(histogram);
+        self.0.mut_metric().push(metric);
+    }
+}
+
+fn labelled(labels: &[(&str, &str)]) -> Metric {
+    let pair = |(name, value): &(&str, &str)| {
+        let mut pair = LabelPair::default();
+        pair.set_name((*name).to_owned());
+        pair.set_value((*value).to_owned());
+        pair
+    };
+    Metric::from_label(labels.iter().map(pair).collect())
+}

@@ -1,0 +1,258 @@
+//! `/api/v1/status`: the running world as JSON.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use serde::Serialize;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
+use crate::control::Operator;
+use crate::snapshot::{Action, Listener, Route, Serve, Snapshot};
+use crate::telemetry::series::{HistogramSum, Outcome};
+use crate::upstream::Upstream;
+
+#[derive(Debug, Serialize)]
+pub struct Status {
+    version: &'static str,
+    /// Counts published configurations, from 1.
+    generation: u64,
+    /// `starting`, `ready` or `draining`.
+    state: &'static str,
+    started: String,
+    uptime_seconds: u64,
+    workers: usize,
+    config: String,
+    reloads: Reloads,
+    listeners: Vec<ListenerStatus>,
+    routes: Vec<RouteStatus>,
+    upstreams: Vec<UpstreamStatus>,
+}
+
+#[derive(Debug, Serialize)]
+struct Reloads {
+    accepted: u64,
+    rejected: u64,
+    last: Option<LastReload>,
+}
+
+#[derive(Debug, Serialize)]
+struct LastReload {
+    at: String,
+    result: &'static str,
+    /// What changed, or every error.
+    detail: String,
+}
+
+#[derive(Debug, Serialize)]
+struct ListenerStatus {
+    name: String,
+    protocol: &'static str,
+    addresses: Vec<String>,
+    tls: bool,
+    connections_active: usize,
+    connections_total: u64,
+    connections_refused: u64,
+    bytes_in: u64,
+    bytes_out: u64,
+}
+
+#[derive(Debug, Serialize)]
+struct RouteStatus {
+    name: String,
+    listeners: Vec<String>,
+    /// `forward`, `redirect` or `respond`.
+    action: &'static str,
+    upstreams: Vec<String>,
+    requests_total: u64,
+}
+
+#[derive(Debug, Serialize)]
+struct UpstreamStatus {
+    name: String,
+    balance: &'static str,
+    /// Whether any endpoint may be picked now.
+    available: bool,
+    retries_total: u64,
+    unavailable_total: u64,
+    endpoints: Vec<EndpointStatus>,
+}
+
+#[derive(Debug, Serialize)]
+struct EndpointStatus {
+    address: String,
+    /// As written in the configuration, where that is a name.
+    configured: Option<String>,
+    /// `checking`, `up` or `down`.
+    health: &'static str,
+    weight: u16,
+    backup: bool,
+    active: u32,
+    attempts: BTreeMap<&'static str, u64>,
+    latency: Option<Latency>,
+}
+
+/// Of the whole life of the process, interpolated within the histogram's buckets.
+#[derive(Debug, Serialize)]
+struct Latency {
+    p50_seconds: f64,
+    p90_seconds: f64,
+    p99_seconds: f64,
+}
+
+pub fn of(operator: &Operator) -> Status {
+    let snapshot = operator.current.get();
+    let status = &operator.status;
+    let (accepted, rejected) = status.reloads();
+    let state = match (status.is_ready(), status.is_draining()) {
+        (true, _) => "ready",
+        (false, true) => "draining",
+        (false, false) => "starting",
+    };
+    let listening = status.listening();
+    Status {
+        version: env!("CARGO_PKG_VERSION"),
+        generation: snapshot.generation,
+        state,
+        started: timestamp(status.started),
+        uptime_seconds: status.started.elapsed().unwrap_or_default().as_secs(),
+        workers: status.workers,
+        config: status.config.clone(),
+        reloads: Reloads {
+            accepted,
+            rejected,
+            last: status.last_reload().map(|last| LastReload {
+                at: timestamp(last.at),
+                result: if last.result.is_ok() { "accepted" } else { "rejected" },
+                detail: match last.result {
+                    Ok(changes) => changes,
+                    Err(rejected) => rejected.text,
+                },
+            }),
+        },
+        listeners: snapshot
+            .listeners
+            .iter()
+            .flatten()
+            .map(|l| listener(l, &listening))
+            .collect(),
+        routes: routes(&snapshot),
+        upstreams: snapshot.upstreams.iter().map(|u| upstream(u)).collect(),
+    }
+}
+
+fn listener(listener: &Listener, listening: &[(Arc<str>, String)]) -> ListenerStatus {
+    let series = &listener.live.series;
+    let mine = listening.iter().filter(|(name, _)| *name == listener.name);
+    ListenerStatus {
+        name: listener.name.to_string(),
+        protocol: match &listener.serve {
+            Serve::Http(_) => "http",
+            Serve::Tcp(_) => "tcp",
+        },
+        addresses: mine.map(|(_, address)| address.clone()).collect(),
+        tls: listener.tls.is_some(),
+        connections_active: listener.live.active(),
+        connections_total: series.sum(|s| &s.accepted),
+        connections_refused: series.sum(|s| &s.refused),
+        bytes_in: series.sum(|s| &s.bytes_in),
+        bytes_out: series.sum(|s| &s.bytes_out),
+    }
+}
+
+/// A route is told once, however many listeners it is for.
+fn routes(snapshot: &Snapshot) -> Vec<RouteStatus> {
+    let mut routes: Vec<RouteStatus> = Vec::new();
+    for listener in snapshot.listeners.iter().flatten() {
+        for route in listener.http().iter().flat_map(|http| &http.routes) {
+            let requests = requests(route);
+            match routes.iter_mut().find(|known| known.name == *route.name) {
+                Some(known) => {
+                    known.listeners.push(listener.name.to_string());
+                    known.requests_total += requests;
+                }
+                None => {
+                    let (action, upstreams) = match &route.action {
+                        Action::Forward(forward) => {
+                            let names = forward.split.iter().map(|share| share.upstream.name.to_string());
+                            ("forward", names.collect())
+                        }
+                        Action::Redirect { .. } => ("redirect", Vec::new()),
+                        Action::Respond { .. } => ("respond", Vec::new()),
+                    };
+                    routes.push(RouteStatus {
+                        name: route.name.to_string(),
+                        listeners: vec![listener.name.to_string()],
+                        action,
+                        upstreams,
+                        requests_total: requests,
+                    });
+                }
+            }
+        }
+    }
+    routes
+}
+
+fn requests(route: &Route) -> u64 {
+    let mut series = vec![&route.series];
+    if let Action::Forward(forward) = &route.action {
+        series.extend(forward.split.iter().map(|share| &share.series));
+    }
+    series.sort_by_key(|s| Arc::as_ptr(s));
+    series.dedup_by_key(|s| Arc::as_ptr(s));
+    let parts = series.iter().flat_map(|s| s.parts());
+    parts.flat_map(|part| part.codes()).map(|(_, n)| n).sum()
+}
+
+fn upstream(upstream: &Upstream) -> UpstreamStatus {
+    UpstreamStatus {
+        name: upstream.name.to_string(),
+        balance: upstream.settings.balance.label(),
+        available: upstream.is_available(),
+        retries_total: upstream.series.sum(|s| &s.retries),
+        unavailable_total: upstream.series.sum(|s| &s.unavailable),
+        endpoints: upstream
+            .members()
+            .iter()
+            .map(|member| {
+                let endpoint = &member.endpoint;
+                let configured = endpoint.configured.to_string();
+                let counted = |outcome| (Outcome::label(outcome), endpoint.series.sum(|s| s.outcome(outcome)));
+                let mut latency = HistogramSum::default();
+                endpoint
+                    .series
+                    .parts()
+                    .for_each(|part| part.latency.add_to(&mut latency));
+                EndpointStatus {
+                    address: endpoint.label.to_string(),
+                    configured: (configured != *endpoint.label).then_some(configured),
+                    health: endpoint.health().label(),
+                    weight: member.weight,
+                    backup: member.backup,
+                    active: endpoint.active(),
+                    attempts: Outcome::ALL.into_iter().map(counted).collect(),
+                    latency: quantiles(&latency),
+                }
+            })
+            .collect(),
+    }
+}
+
+fn quantiles(sum: &HistogramSum) -> Option<Latency> {
+    let at = |q| sum.quantile(q).map(|d: Duration| d.as_secs_f64());
+    Some(Latency {
+        p50_seconds: at(0.5)?,
+        p90_seconds: at(0.9)?,
+        p99_seconds: at(0.99)?,
+    })
+}
+
+fn timestamp(time: SystemTime) -> String {
+    let whole = OffsetDateTime::from(time).replace_nanosecond(0);
+    whole
+        .ok()
+        .and_then(|time| time.format(&Rfc3339).ok())
+        .unwrap_or_default()
+}
