@@ -20,6 +20,7 @@ pub mod health;
 pub mod discovery;
 
 // What people meet.
+pub mod cli;
 pub mod admin;
 pub mod telemetry;
 

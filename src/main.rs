@@ -2,13 +2,10 @@
 
 use std::process::ExitCode;
 
-use evenkeel::control::{LogOptions, Source, Start, run};
+/// Small allocations of every request: measurably faster than the system's allocator, with less fragmentation.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    let path = std::env::args().nth(3).unwrap_or_default();
-    run(Start {
-        source: Source::File(path.into()),
-        log: LogOptions::default(),
-        admin: evenkeel::admin::start,
-    })
+    evenkeel::cli::main()
 }

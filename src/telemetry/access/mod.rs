@@ -27,7 +27,7 @@ pub struct Line {
     pub protocol: &'static str,
     /// 0 at Layer 4.
     pub status: u16,
-    /// Body bytes from and to the client; at Layer 4 all bytes.
+    /// Body bytes from the client, and what was written to it (over HTTP/1 with the head); at Layer 4 all bytes.
     pub bytes_in: u64,
     pub bytes_out: u64,
     pub route: Option<Arc<str>>,

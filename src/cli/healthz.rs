@@ -1,0 +1,67 @@
+//! `evenkeel healthz`: a health check for images that have no curl.
+
+use std::io::{self, Read, Write};
+use std::net::TcpStream;
+use std::os::unix::net::UnixStream;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Args;
+
+use crate::net::addr::{DialAddr, EndpointAddr};
+
+#[derive(Debug, Args)]
+pub struct Options {
+    /// The admin listener: `address:port`, `:port` or `unix:/path`.
+    #[arg(
+        long,
+        value_name = "ADDRESS",
+        default_value = "127.0.0.1:9900",
+        env = "EVENKEEL_ADMIN"
+    )]
+    admin: String,
+}
+
+const TIMEOUT: Duration = Duration::from_secs(3);
+/// Of the answer; the status line is all that matters.
+const MAX_ANSWER: u64 = 4096;
+
+pub fn healthz(options: &Options) -> ExitCode {
+    match ask(&options.admin) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => {
+            eprintln!("evenkeel: {} is not ready", options.admin);
+            ExitCode::FAILURE
+        }
+        Err(error) => {
+            eprintln!("evenkeel: cannot ask {}: {error}", options.admin);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn ask(admin: &str) -> Result<bool, String> {
+    let addr = match EndpointAddr::parse(admin)? {
+        EndpointAddr::Ip(addr) => DialAddr::Ip(addr),
+        EndpointAddr::Unix(path) => DialAddr::Unix(path),
+        EndpointAddr::Name { .. } => return Err("expected an IP address or a Unix socket".to_owned()),
+    };
+    let answer = match addr {
+        DialAddr::Ip(addr) => TcpStream::connect_timeout(&addr, TIMEOUT).and_then(|stream| {
+            stream.set_read_timeout(Some(TIMEOUT))?;
+            exchange(stream)
+        }),
+        DialAddr::Unix(path) => UnixStream::connect(path).and_then(|stream| {
+            stream.set_read_timeout(Some(TIMEOUT))?;
+            exchange(stream)
+        }),
+    };
+    answer.map_err(|e| e.to_string())
+}
+
+fn exchange(mut stream: impl Read + Write) -> io::Result<bool> {
+    stream.write_all(b"GET /readyz HTTP/1.1\r\nHost: evenkeel\r\nConnection: close\r\n\r\n")?;
+    let mut answer = Vec::new();
+    stream.take(MAX_ANSWER).read_to_end(&mut answer)?;
+    Ok(answer.starts_with(b"HTTP/1.1 200 "))
+}
