@@ -47,7 +47,7 @@ async fn serve(operator: Arc<Operator>, mut sockets: mpsc::UnboundedReceiver<Opt
                 None => return,
                 Some(bound) => socket = bound.and_then(Socket::of),
             },
-            Some(permit) = accept(socket.as_ref(), &places, &operator) => drop(permit),
+            () = accept(socket.as_ref(), &places, &operator) => {}
         }
     }
 }
@@ -70,15 +70,13 @@ impl Socket {
 }
 
 /// Takes one connection, once there is a place for it, and serves it in a task of its own.
-async fn accept(
-    socket: Option<&Socket>,
-    places: &Arc<Semaphore>,
-    operator: &Arc<Operator>,
-) -> Option<OwnedSemaphorePermit> {
+async fn accept(socket: Option<&Socket>, places: &Arc<Semaphore>, operator: &Arc<Operator>) {
     let Some(socket) = socket else {
         return std::future::pending().await;
     };
-    let permit = places.clone().acquire_owned().await.ok()?;
+    let Ok(permit) = places.clone().acquire_owned().await else {
+        return;
+    };
     let accepted = match socket {
         Socket::Tcp(listener) => listener
             .accept()
@@ -93,7 +91,6 @@ async fn accept(
         tracing::warn!(%error, "the admin listener cannot accept");
         tokio::time::sleep(ACCEPT_PAUSE).await;
     }
-    None
 }
 
 async fn connection<S>(io: S, permit: OwnedSemaphorePermit, operator: Arc<Operator>)

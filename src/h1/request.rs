@@ -121,9 +121,18 @@ pub fn parse(
         match parsed.parse_with_uninit_headers(&head, shorten(room)) {
             Ok(httparse::Status::Complete(n)) if n == head.len() => build(&head, &parsed, limits).map(Some),
             Ok(_) => Err(HeadError::StartLine.into()),
+            Err(httparse::Error::Version) if !names_a_version(&head) => Err(HeadError::StartLine.into()),
             Err(e) => Err(head::reason(e).into()),
         }
     })
+}
+
+/// Whether the request line has three parts, the last of them like `HTTP/1.1`: only then is its version the fault.
+fn names_a_version(head: &[u8]) -> bool {
+    let line = head.split(|b| *b == b'\r').next().unwrap_or_default();
+    let parts: Vec<_> = line.split(|b| *b == b' ').collect();
+    matches!(parts[..], [_, _, [b'H', b'T', b'T', b'P', b'/', major, b'.', minor]]
+        if major.is_ascii_digit() && minor.is_ascii_digit())
 }
 
 /// Lets the room for fields be used for a shorter time than its type says.

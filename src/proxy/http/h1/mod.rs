@@ -285,7 +285,8 @@ async fn exchange(
     let mut form = Form {
         version,
         is_head: method == Method::HEAD,
-        keep: keep && may_go_on(conn, &response.body),
+        // The listener may have gone, or the process begun to drain, while the endpoint worked.
+        keep: keep && may_go_on(conn, &response.body) && down.worker.keeps(down.slot),
     };
     let length = send::head(conn, &mut form, &response);
     if form.is_head {
@@ -372,7 +373,8 @@ fn may_go_on(conn: &Conn, body: &ResponseBody) -> bool {
         return false;
     }
     let uploading = match body {
-        ResponseBody::H1(body) => body.sending.is_some(),
+        // An endpoint that is about to close reads no more of it.
+        ResponseBody::H1(body) => body.sending.is_some() && body.keep,
         ResponseBody::H2(_) => true,
         _ => false,
     };

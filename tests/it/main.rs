@@ -1,0 +1,11 @@
+//! The real binary, driven over real sockets on ports the kernel chose. Nothing here sleeps for luck: what is waited
+//! for is a log line, a byte, an end of file, each with a deadline.
+
+mod harness;
+
+mod balance;
+mod http1;
+mod lifecycle;
+mod limits;
+mod malformed;
+mod reload;
