@@ -9,3 +9,5 @@ mod lifecycle;
 mod limits;
 mod malformed;
 mod reload;
+mod tcp;
+mod tls;

@@ -4,6 +4,7 @@ pub mod admin;
 pub mod client;
 pub mod origin;
 pub mod proxy;
+pub mod tls;
 
 pub use client::{Client, get};
 pub use origin::{Origin, reply};
