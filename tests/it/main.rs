@@ -5,6 +5,7 @@ mod harness;
 
 mod balance;
 mod http1;
+mod http2;
 mod lifecycle;
 mod limits;
 mod malformed;
