@@ -41,7 +41,7 @@ pub const RESPONSE_TIMEOUT: Duration = Duration::from_secs(60);
 pub const READ_TIMEOUT: Duration = Duration::from_secs(300);
 /// Shorter than the idle time-out of nearly every HTTP server, so that a connection is not reused as it closes.
 pub const POOL_IDLE_TIMEOUT: Duration = Duration::from_secs(15);
-pub const POOL_MAX_IDLE: usize = 64;
+pub const POOL_MAX_IDLE: usize = 512;
 /// One more endpoint is tried; more would multiply the load when all of them suffer.
 pub const RETRIES: u32 = 1;
 pub const RESOLVE_INTERVAL: Duration = Duration::from_secs(30);

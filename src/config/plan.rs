@@ -173,7 +173,7 @@ pub struct Upstream {
     pub response_timeout: Duration,
     /// Longest pause within a response body (5 min).
     pub read_timeout: Duration,
-    /// How long an unused connection is kept (15 s), how many per endpoint and worker (64).
+    /// How long an unused connection is kept (15 s), how many per endpoint and worker (512).
     pub pool_idle_timeout: Duration,
     pub pool_max_idle: usize,
     /// Attempts beyond the first (1).

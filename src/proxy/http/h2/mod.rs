@@ -1,9 +1,11 @@
 //! HTTP/2 towards clients: hyper frames, this handles each stream as any other request.
 
+mod wire;
+
 use std::cell::{Cell, RefCell};
 use std::convert::Infallible;
 use std::pin::Pin;
-use std::rc::{Rc, Weak};
+use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -15,9 +17,9 @@ use hyper::body::Incoming;
 use hyper::server::conn::http2::Builder;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
 
+use self::wire::{SharedWire, Wire};
 use super::body::{RequestBody, ResponseBody};
 use super::{Downstream, Request, Scope, request, respond, subject, version_label};
 use crate::h1::host;
@@ -42,9 +44,17 @@ const PONG: Duration = Duration::from_secs(15);
 /// One connection, as its streams see it.
 struct Conn {
     down: Downstream,
-    /// Streams whose response is on its way.
-    streams: RefCell<Vec<Weak<Cell<Option<Instant>>>>>,
-    active: Cell<usize>,
+    streams: RefCell<Streams>,
+    /// The time of the last look: precise enough for time-outs of many looks, and no clock is asked per frame.
+    now: Cell<Instant>,
+}
+
+/// Streams under way. A stream's place is taken over by another when it has ended.
+#[derive(Default)]
+struct Streams {
+    /// Since when a part of the response is handed over that is not known to have left.
+    waiting: Vec<Option<Instant>>,
+    free: Vec<usize>,
 }
 
 /// Serves one connection until it closes. `read`: bytes that came before.
@@ -58,22 +68,25 @@ pub async fn serve(down: Downstream, live: std::sync::Arc<Live>, io: Io, read: B
         };
         ((http.limits, http.max_streams), http.write_timeout, http.idle_timeout)
     };
-    let io = Counted {
+    let wire = Rc::new(RefCell::new(Wire {
         io,
         read,
+        out: BytesMut::new(),
+        unflushed: false,
         live,
         worker: worker.id,
-    };
+    }));
     let conn = Rc::new(Conn {
         down,
         streams: RefCell::default(),
-        active: Cell::new(0),
+        now: Cell::new(Instant::now()),
     });
     let service = service_fn({
         let conn = conn.clone();
         move |message| {
             let conn = conn.clone();
-            async move { Ok::<_, Infallible>(stream(&conn, message).await) }
+            // In a box: hyper moves it several times before it runs, and it is large.
+            Box::pin(async move { Ok::<_, Infallible>(stream(&conn, message).await) })
         }
     });
     let (limits, max_streams) = limits;
@@ -88,7 +101,7 @@ pub async fn serve(down: Downstream, live: std::sync::Arc<Live>, io: Io, read: B
             .keep_alive_interval(PING)
             .keep_alive_timeout(PONG)
             .auto_date_header(false)
-            .serve_connection(TokioIo::new(io), service)
+            .serve_connection(TokioIo::new(SharedWire(wire.clone())), service)
     );
     let mut changed = std::pin::pin!(worker.changed.notified());
     let mut look = tokio::time::interval(LOOK);
@@ -96,7 +109,11 @@ pub async fn serve(down: Downstream, live: std::sync::Arc<Live>, io: Io, read: B
     let mut closing = false;
     let ended = std::future::poll_fn(|cx| {
         if let Poll::Ready(ended) = connection.as_mut().poll(cx) {
-            return Poll::Ready(ended.err());
+            return Poll::Ready(ended.err().map(|e| e.to_string()));
+        }
+        // What all streams have written since the last time leaves at once.
+        if let Poll::Ready(Err(e)) = wire.borrow_mut().poll_drain(cx) {
+            return Poll::Ready(Some(e.to_string()));
         }
         while changed.as_mut().poll(cx).is_ready() {
             changed.set(worker.changed.notified());
@@ -105,8 +122,9 @@ pub async fn serve(down: Downstream, live: std::sync::Arc<Live>, io: Io, read: B
             }
         }
         while look.poll_tick(cx).is_ready() {
-            if conn.active.get() > 0 {
-                rested = Instant::now();
+            conn.now.set(Instant::now());
+            if conn.active() > 0 {
+                rested = conn.now.get();
             } else if rested.elapsed() >= idle_timeout && !std::mem::replace(&mut closing, true) {
                 connection.as_mut().graceful_shutdown();
             }
@@ -120,19 +138,20 @@ pub async fn serve(down: Downstream, live: std::sync::Arc<Live>, io: Io, read: B
     })
     .await;
     if let Some(error) = ended {
-        tracing::debug!(%error, client = %conn.down.peer.label, "HTTP/2 connection ended");
+        tracing::debug!(error, client = %conn.down.peer.label, "HTTP/2 connection ended");
     }
 }
 
 impl Conn {
+    fn active(&self) -> usize {
+        let streams = self.streams.borrow();
+        streams.waiting.len() - streams.free.len()
+    }
+
     fn is_stuck(&self, write_timeout: Duration) -> bool {
-        let mut streams = self.streams.borrow_mut();
-        streams.retain(|s| s.strong_count() > 0);
-        let waits = |s: &Weak<Cell<Option<Instant>>>| s.upgrade().and_then(|since| since.get());
-        streams
-            .iter()
-            .filter_map(waits)
-            .any(|since| since.elapsed() >= write_timeout)
+        let streams = self.streams.borrow();
+        let mut waiting = streams.waiting.iter().flatten();
+        waiting.any(|since| since.elapsed() >= write_timeout)
     }
 }
 
@@ -181,13 +200,10 @@ async fn stream(conn: &Rc<Conn>, message: http::Request<Incoming>) -> http::Resp
     if body.is_empty() {
         record.finish();
     }
-    let since = Rc::new(Cell::new(None));
-    conn.streams.borrow_mut().push(Rc::downgrade(&since));
     message.map(|()| StreamBody {
         body,
         record: Some(record),
-        since,
-        _busy: Some(busy),
+        busy: Some(busy),
     })
 }
 
@@ -195,8 +211,7 @@ fn refused(status: StatusCode) -> http::Response<StreamBody> {
     let mut message = http::Response::new(StreamBody {
         body: ResponseBody::Empty,
         record: None,
-        since: Rc::default(),
-        _busy: None,
+        busy: None,
     });
     *message.status_mut() = status;
     message
@@ -295,18 +310,36 @@ fn join_cookies(headers: &mut HeaderMap) {
 }
 
 /// A stream under way: its connection is not idle.
-struct Busy(Rc<Conn>);
+struct Busy {
+    conn: Rc<Conn>,
+    place: usize,
+}
 
 impl Busy {
     fn begin(conn: &Rc<Conn>) -> Self {
-        conn.active.set(conn.active.get() + 1);
-        Self(conn.clone())
+        let streams = &mut *conn.streams.borrow_mut();
+        let place = streams.free.pop().unwrap_or_else(|| {
+            streams.waiting.push(None);
+            streams.waiting.len() - 1
+        });
+        Self {
+            conn: conn.clone(),
+            place,
+        }
+    }
+
+    /// Whether a part of the response waits to leave.
+    fn wait(&self, waits: bool) {
+        if let Some(since) = self.conn.streams.borrow_mut().waiting.get_mut(self.place) {
+            *since = waits.then(|| self.conn.now.get());
+        }
     }
 }
 
 impl Drop for Busy {
     fn drop(&mut self) {
-        self.0.active.set(self.0.active.get() - 1);
+        self.wait(false);
+        self.conn.streams.borrow_mut().free.push(self.place);
     }
 }
 
@@ -314,9 +347,7 @@ impl Drop for Busy {
 struct StreamBody {
     body: ResponseBody,
     record: Option<Record>,
-    /// When the last part was handed over, while it is not known to have left.
-    since: Rc<Cell<Option<Instant>>>,
-    _busy: Option<Busy>,
+    busy: Option<Busy>,
 }
 
 impl Body for StreamBody {
@@ -325,14 +356,16 @@ impl Body for StreamBody {
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, ProxyError>>> {
         let this = &mut *self;
-        this.since.set(None);
         let polled = this.body.poll_frame(cx);
+        if let Some(busy) = &this.busy {
+            // hyper asks for more once the last part has left.
+            busy.wait(matches!(polled, Poll::Ready(Some(Ok(_)))));
+        }
         match &polled {
             Poll::Pending => {}
             Poll::Ready(None) => this.finish(),
             Poll::Ready(Some(Ok(frame))) => {
                 let n = frame.data_ref().map_or(0, Bytes::len);
-                this.since.set(Some(Instant::now()));
                 if let Some(record) = &mut this.record {
                     record.add_bytes_out(n as u64);
                 }
@@ -360,58 +393,5 @@ impl StreamBody {
         if let Some(record) = &mut self.record {
             record.finish();
         }
-    }
-}
-
-/// The client's connection: what was read before comes first, and all of it is counted.
-struct Counted {
-    io: Io,
-    read: BytesMut,
-    live: std::sync::Arc<Live>,
-    worker: crate::telemetry::shard::WorkerId,
-}
-
-impl AsyncRead for Counted {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<std::io::Result<()>> {
-        if !self.read.is_empty() {
-            let n = self.read.len().min(buf.remaining());
-            buf.put_slice(&self.read.split_to(n));
-            return Poll::Ready(Ok(()));
-        }
-        let before = buf.filled().len();
-        std::task::ready!(Pin::new(&mut self.io).poll_read(cx, buf))?;
-        let n = buf.filled().len() - before;
-        self.live.series.local(self.worker).bytes_in.add(n as u64);
-        Poll::Ready(Ok(()))
-    }
-}
-
-impl AsyncWrite for Counted {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<std::io::Result<usize>> {
-        let n = std::task::ready!(Pin::new(&mut self.io).poll_write(cx, buf))?;
-        self.live.series.local(self.worker).bytes_out.add(n as u64);
-        Poll::Ready(Ok(n))
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[std::io::IoSlice<'_>],
-    ) -> Poll<std::io::Result<usize>> {
-        let n = std::task::ready!(Pin::new(&mut self.io).poll_write_vectored(cx, bufs))?;
-        self.live.series.local(self.worker).bytes_out.add(n as u64);
-        Poll::Ready(Ok(n))
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.io.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
-        Pin::new(&mut self.io).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
-        Pin::new(&mut self.io).poll_shutdown(cx)
     }
 }
