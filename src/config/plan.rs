@@ -8,10 +8,12 @@ use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
 use ipnet::IpNet;
 
+use crate::balance;
+use crate::health;
 use crate::net::addr::{BindAddr, EndpointAddr};
 use crate::pool::Protocol;
 use crate::route::{HostPattern, Matcher};
-use crate::{balance, health, tls};
+use crate::tls;
 
 /// Everything a snapshot is built from.
 #[derive(Debug, Clone)]

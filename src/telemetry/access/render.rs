@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use serde::Serialize;
 use time::OffsetDateTime;
-use time::format_description::well_known::Rfc3339;
 
 use super::Line;
 
@@ -35,12 +34,12 @@ impl Format {
     }
 }
 
-/// The time with microseconds, in UTC (RFC 3339).
+/// The time with microseconds, in UTC (RFC 3339), always as wide.
 fn timestamp(line: &Line) -> String {
-    let time = OffsetDateTime::from(line.time);
-    let micros = time.nanosecond() / 1000 * 1000;
-    let time = time.replace_nanosecond(micros).unwrap_or(time);
-    time.format(&Rfc3339).unwrap_or_default()
+    let t = OffsetDateTime::from(line.time);
+    let (year, month, day) = (t.year(), u8::from(t.month()), t.day());
+    let (hour, minute, second, micros) = (t.hour(), t.minute(), t.second(), t.microsecond());
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{micros:06}Z")
 }
 
 #[derive(Serialize)]
@@ -245,7 +244,7 @@ mod tests {
             client: "unix".into(),
             ..Line::default()
         };
-        assert!(rendered(Format::Text, &line).starts_with("1970-01-01T00:00:00Z unix - TCP host=- in=0"));
+        assert!(rendered(Format::Text, &line).starts_with("1970-01-01T00:00:00.000000Z unix - TCP host=- in=0"));
         let value: serde_json::Value = serde_json::from_str(&rendered(Format::Json, &line)).unwrap();
         assert!(value["status"].is_null() && value["method"].is_null());
     }
