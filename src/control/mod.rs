@@ -276,7 +276,7 @@ impl Process {
             Ok(changes) => {
                 tracing::info!(generation = self.current.get().generation, changes, "reloaded");
             }
-            Err(rejected) => tracing::error!(errors = rejected.text, "reload rejected"),
+            Err(rejected) => tracing::error!(errors = %rejected.text, "reload rejected"),
         }
         self.status.reloaded(result.clone());
         notify(&[sd_notify::NotifyState::Ready]);
@@ -286,7 +286,7 @@ impl Process {
     async fn try_reload(&mut self) -> Result<String, Rejected> {
         let Loaded { plan, warnings } = self.source.load()?;
         if !warnings.is_empty() {
-            tracing::warn!(warnings = warnings.render(false), "the configuration has warnings");
+            tracing::warn!(warnings = %warnings.render(false), "the configuration has warnings");
         }
         if plan.server.workers != self.plan.server.workers {
             tracing::warn!("`server.workers` changes with the next start only");
