@@ -262,13 +262,16 @@ fn the_access_log_says_what_became_of_each_request() {
 
 #[test]
 fn the_demo_answers() {
+    let dir = tempfile::tempdir().unwrap();
+    let socket = dir.path().join("admin.sock");
+    let admin_addr = format!("unix:{}", socket.display());
     let mut child = Command::new(env!("CARGO_BIN_EXE_evenkeel"))
         .args([
             "demo",
             "--from",
             "127.0.0.1:0",
             "--admin",
-            "unix:/tmp/evenkeel-demo-test.sock",
+            &admin_addr,
             "--log-format",
             "json",
         ])
@@ -286,7 +289,7 @@ fn the_demo_answers() {
     lines.find(|l| l["message"] == "ready").unwrap();
     assert!(get(addr, "/").text().starts_with("Hello from origin "));
     assert_eq!(get(addr, "/old").status, 308);
-    let mut admin = UnixStream::connect("/tmp/evenkeel-demo-test.sock").unwrap();
+    let mut admin = UnixStream::connect(&socket).unwrap();
     admin
         .write_all(b"GET /healthz HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
         .unwrap();
@@ -294,7 +297,7 @@ fn the_demo_answers() {
     admin.read_to_string(&mut text).unwrap();
     assert!(text.starts_with("HTTP/1.1 200 ") && text.ends_with("ok\n"), "{text}");
     let healthy = Command::new(env!("CARGO_BIN_EXE_evenkeel"))
-        .args(["healthz", "--admin", "unix:/tmp/evenkeel-demo-test.sock"])
+        .args(["healthz", "--admin", &admin_addr])
         .status()
         .unwrap();
     assert!(healthy.success());
