@@ -156,6 +156,36 @@ fn examples_load_without_a_warning() {
 }
 
 #[test]
+fn the_configuration_for_comparisons_loads() {
+    let dir = certificates();
+    let folder = dir.path().to_str().unwrap();
+    for (from, to) in [("shop.pem", "cert.pem"), ("shop.key", "key.pem")] {
+        std::fs::copy(dir.path().join(from), dir.path().join(to)).unwrap();
+    }
+    let mut text = std::fs::read_to_string("benches/peers/evenkeel.toml").unwrap();
+    let places = [
+        ("PLAIN", "8080"),
+        ("TLS", "8443"),
+        ("L4", "8090"),
+        ("BACK", "9000"),
+        ("T", folder),
+        ("WORKERS", "1"),
+    ];
+    for (place, value) in places {
+        let place = format!("{{{{{place}}}}}");
+        // Below its comment, which explains the places.
+        assert!(
+            text.matches(&place).count() >= 2,
+            "{place} is explained or used nowhere"
+        );
+        text = text.replace(&place, value);
+    }
+    let loaded = load_text_in(&environment(dir.path(), Privilege::ALL), "peers", &text);
+    let loaded = loaded.map_err(|report| report.to_string()).unwrap();
+    assert_eq!(loaded.warnings.to_string(), "");
+}
+
+#[test]
 fn the_reference_has_every_key() {
     let reference = std::fs::read_to_string("config/reference.toml").unwrap();
     let root: toml::Table = reference.parse().unwrap();
