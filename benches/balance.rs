@@ -7,8 +7,9 @@ use divan::Bencher;
 use evenkeel::balance::{Candidate, Cursor, HashKey, KeyParts, PickContext, Spec, build as build_balancer};
 use evenkeel::base::rng::Rng;
 use evenkeel::endpoint::{Active, Health, State};
+use evenkeel::fields::{Fields, Known};
 use evenkeel::net::addr::{DialAddr, EndpointAddr};
-use http::HeaderMap;
+use http::{HeaderName, HeaderValue};
 
 const ENDPOINTS: [usize; 3] = [3, 100, 10_000];
 
@@ -109,9 +110,9 @@ fn build_maglev(bencher: Bencher<'_, '_>, count: usize) {
 #[divan::bench(args = ["source_ip", "uri", "header:x-user", "cookie:sid", "query:user"])]
 fn hash_key(bencher: Bencher<'_, '_>, key: &str) {
     let key: HashKey = key.parse().expect("a key");
-    let mut headers = HeaderMap::new();
-    headers.insert("x-user", "ann".parse().expect("a value"));
-    headers.insert("cookie", "theme=dark; sid=0123456789abcdef".parse().expect("a value"));
+    let mut headers = Fields::default();
+    headers.append_named(&HeaderName::from_static("x-user"), &HeaderValue::from_static("ann"));
+    headers.append(Known::Cookie, b"theme=dark; sid=0123456789abcdef");
     let parts = KeyParts {
         source: Ipv4Addr::LOCALHOST.into(),
         host: "shop.example",

@@ -4,8 +4,9 @@ use std::hint::black_box;
 use std::net::Ipv4Addr;
 
 use divan::Bencher;
+use evenkeel::fields::Fields;
 use evenkeel::route::{HostPattern, Matcher, PathMatch, Request, Table, normalise, unreachable};
-use http::{HeaderMap, HeaderName, HeaderValue, Method};
+use http::{HeaderName, HeaderValue, Method};
 use regex::Regex;
 
 const ROUTES: [usize; 3] = [10, 1_000, 100_000];
@@ -45,9 +46,9 @@ fn table(routes: &[Matcher]) -> Table {
 
 fn find(bencher: Bencher<'_, '_>, routes: &[Matcher], host: &str, path: &str, expected: usize) {
     let table = table(routes);
-    let mut headers = HeaderMap::new();
+    let mut headers = Fields::default();
     for name in ["accept", "user-agent", "accept-encoding", "cookie", "x-canary"] {
-        headers.insert(HeaderName::from_static(name), HeaderValue::from_static("yes"));
+        headers.append_named(&HeaderName::from_static(name), &HeaderValue::from_static("yes"));
     }
     let request = Request {
         method: &Method::GET,

@@ -4,6 +4,7 @@
 pub mod listener;
 pub mod proxy;
 pub mod h1;
+pub mod fields;
 pub mod route;
 pub mod upstream;
 pub mod balance;

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 /// A module may use those of lower layers, never its own layer's others.
 const LAYERS: &[&[&str]] = &[
     &["base"],
-    &["telemetry"],
+    &["telemetry", "fields"],
     &["net", "h1"],
     &["tls", "endpoint"],
     &["balance", "health", "discovery", "route", "pool"],

@@ -4,12 +4,13 @@ use std::net::IpAddr;
 use std::str::FromStr;
 use std::sync::LazyLock;
 
-use http::{HeaderMap, HeaderName};
+use http::HeaderName;
 
 use super::HashKey;
 use crate::base::{hash, pairs};
+use crate::fields::{Fields, Known};
 
-static NO_HEADERS: LazyLock<HeaderMap> = LazyLock::new(HeaderMap::new);
+static NO_HEADERS: LazyLock<Fields> = LazyLock::new(Fields::default);
 
 /// Where a key may be found.
 #[derive(Debug, Clone, Copy)]
@@ -21,7 +22,7 @@ pub struct KeyParts<'a> {
     pub path: &'a str,
     /// Without its `?`.
     pub query: Option<&'a str>,
-    pub headers: &'a HeaderMap,
+    pub headers: &'a Fields,
 }
 
 impl KeyParts<'static> {
@@ -56,13 +57,13 @@ impl HashKey {
             }),
             Self::Host => present(parts.host.as_bytes()),
             Self::Header(name) => {
-                let values = parts.headers.get_all(name).iter().map(|value| value.as_bytes());
+                let values = parts.headers.named(name);
                 let mut values = values.filter(|value| !value.is_empty());
                 let first = present(values.next()?)?;
                 Some(values.fold(first, |so_far, value| hash::stable_seeded(value, so_far)))
             }
             Self::Cookie(name) => {
-                let mut cookies = pairs::cookies(parts.headers);
+                let mut cookies = pairs::cookies(parts.headers.all(Known::Cookie));
                 present(cookies.find(|(cookie, _)| *cookie == name.as_bytes())?.1)
             }
             Self::Query(name) => {
@@ -125,17 +126,19 @@ impl FromStr for HashKey {
 
 #[cfg(test)]
 mod tests {
-    use http::header::COOKIE;
-
     use super::*;
 
-    fn headers() -> HeaderMap {
-        let mut headers = HeaderMap::new();
-        headers.append("x-user", "ann".parse().unwrap());
-        headers.append("x-two", "a".parse().unwrap());
-        headers.append("x-two", "b".parse().unwrap());
-        headers.append("x-empty", "".parse().unwrap());
-        headers.append(COOKIE, "theme=dark; sid=7; none=".parse().unwrap());
+    fn headers() -> Fields {
+        let mut headers = Fields::default();
+        for (name, value) in [
+            ("x-user", "ann"),
+            ("x-two", "a"),
+            ("x-two", "b"),
+            ("x-empty", ""),
+            ("cookie", "theme=dark; sid=7; none="),
+        ] {
+            headers.append_named(&HeaderName::from_static(name), &value.parse().unwrap());
+        }
         headers
     }
 

@@ -316,7 +316,7 @@ impl World {
             },
             plan::Action::Respond(r) => Action::Respond {
                 status: r.status,
-                headers: r.headers.clone(),
+                headers: (&r.headers).into(),
                 body: r.body.clone(),
             },
             plan::Action::Forward(forward) => {

@@ -1,8 +1,10 @@
-//! Heads and chunks onto the wire. Framing and connection fields come from arguments alone: those in the
-//! header map are skipped, so that a mistake above cannot make a message with two framings.
+//! Heads and chunks onto the wire. Framing and connection fields come from arguments alone: those among the
+//! fields are skipped, so that a mistake above cannot make a message with two framings.
 
 use bytes::{BufMut, BytesMut};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Method, StatusCode};
+
+use crate::fields::{Fields, Known, Set};
 
 /// How the body that follows is framed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,34 +34,28 @@ pub fn request(
     out: &mut BytesMut,
     method: &Method,
     target: &str,
-    headers: &HeaderMap,
+    fields: &Fields,
     length: BodyLength,
     connection: Connection,
 ) {
-    out.reserve(target.len() + headers.len() * 48 + 256);
+    out.reserve(target.len() + fields.text_len() + 256);
     out.put_slice(method.as_str().as_bytes());
     out.put_u8(b' ');
     out.put_slice(target.as_bytes());
     out.put_slice(b" HTTP/1.1\r\n");
-    rest(out, headers, length, connection);
+    rest(out, fields, length, connection);
 }
 
 /// Writes a response head.
-pub fn response(
-    out: &mut BytesMut,
-    status: StatusCode,
-    headers: &HeaderMap,
-    length: BodyLength,
-    connection: Connection,
-) {
-    out.reserve(headers.len() * 48 + 256);
+pub fn response(out: &mut BytesMut, status: StatusCode, fields: &Fields, length: BodyLength, connection: Connection) {
+    out.reserve(fields.text_len() + 256);
     status_line(out, status);
-    rest(out, headers, length, connection);
+    rest(out, fields, length, connection);
 }
 
 /// Writes a 1xx head.
-pub fn informational(out: &mut BytesMut, status: StatusCode, headers: &HeaderMap) {
-    response(out, status, headers, BodyLength::None, Connection::None);
+pub fn informational(out: &mut BytesMut, status: StatusCode, fields: &Fields) {
+    response(out, status, fields, BodyLength::None, Connection::None);
 }
 
 /// The line before a chunk's bytes; not for 0, which would end the body.
@@ -94,12 +90,16 @@ fn status_line(out: &mut BytesMut, status: StatusCode) {
     out.put_slice(b"\r\n");
 }
 
-fn rest(out: &mut BytesMut, headers: &HeaderMap, length: BodyLength, connection: Connection) {
-    for (name, value) in headers {
-        if !is_ours(name) {
-            field(out, name.as_str(), value.as_bytes());
-        }
-    }
+/// What frames the message and what the connection does: told by arguments alone.
+pub const OURS: Set = Set::of(&[
+    Known::ContentLength,
+    Known::TransferEncoding,
+    Known::Connection,
+    Known::Upgrade,
+]);
+
+fn rest(out: &mut BytesMut, fields: &Fields, length: BodyLength, connection: Connection) {
+    fields.write(out, OURS);
     match length {
         BodyLength::None | BodyLength::Close => {}
         BodyLength::Known(n) => field(out, "content-length", itoa::Buffer::new().format(n).as_bytes()),
@@ -115,13 +115,6 @@ fn rest(out: &mut BytesMut, headers: &HeaderMap, length: BodyLength, connection:
         }
     }
     out.put_slice(b"\r\n");
-}
-
-fn is_ours(name: &HeaderName) -> bool {
-    *name == header::CONTENT_LENGTH
-        || *name == header::TRANSFER_ENCODING
-        || *name == header::CONNECTION
-        || *name == header::UPGRADE
 }
 
 fn field(out: &mut BytesMut, name: &str, value: &[u8]) {

@@ -1,6 +1,6 @@
 //! How long a body is (RFC 9112 section 6), from fields that allow one reading only.
 
-use http::{HeaderMap, header};
+use crate::fields::{Fields, Known};
 
 /// Where a body ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,9 +46,9 @@ pub enum Declared {
 }
 
 /// Reads Content-Length and Transfer-Encoding.
-pub fn declared(headers: &HeaderMap) -> Result<Declared, FramingError> {
-    let length = content_length(headers)?;
-    let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
+pub fn declared(fields: &Fields) -> Result<Declared, FramingError> {
+    let length = content_length(fields)?;
+    let mut codings = fields.all(Known::TransferEncoding);
     let Some(first) = codings.next() else {
         return Ok(length.map_or(Declared::Nothing, Declared::Length));
     };
@@ -68,7 +68,7 @@ pub fn declared(headers: &HeaderMap) -> Result<Declared, FramingError> {
         .iter()
         .any(|k| v.eq_ignore_ascii_case(k))
     };
-    match first.to_str() {
+    match std::str::from_utf8(first) {
         Ok(value) if codings.next().is_none() => {
             if value.eq_ignore_ascii_case("chunked") {
                 Ok(Declared::Chunked)
@@ -86,10 +86,10 @@ pub fn declared(headers: &HeaderMap) -> Result<Declared, FramingError> {
 }
 
 /// The one length that all Content-Length fields and their list members agree on.
-pub fn content_length(headers: &HeaderMap) -> Result<Option<u64>, FramingError> {
+pub fn content_length(fields: &Fields) -> Result<Option<u64>, FramingError> {
     let mut length = None;
-    for value in headers.get_all(header::CONTENT_LENGTH) {
-        for part in value.as_bytes().split(|b| *b == b',') {
+    for value in fields.all(Known::ContentLength) {
+        for part in value.split(|b| *b == b',') {
             let digits = part.trim_ascii();
             // At most 18 digits: no overflow, and beyond any body there is.
             if digits.is_empty() || digits.len() > 18 || !digits.iter().all(u8::is_ascii_digit) {

@@ -3,7 +3,8 @@
 use std::mem::MaybeUninit;
 
 use bytes::{Bytes, BytesMut};
-use http::{HeaderMap, HeaderName, HeaderValue};
+
+use crate::fields::Found;
 
 /// What a head may be at most.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,8 +22,8 @@ pub struct Limits {
 #[derive(Debug, Clone, Copy, Default)]
 pub struct HeadSearch {
     scanned: usize,
-    /// After the first line; 0 while it is not complete.
-    first_line: usize,
+    /// Complete lines so far.
+    lines: usize,
 }
 
 /// What is wrong with the bytes of a head, whichever kind.
@@ -46,14 +47,17 @@ impl HeadSearch {
             if at == 0 || buf[at - 1] != b'\r' {
                 return Err(HeadError::BareLineBreak);
             }
-            if self.first_line == 0 {
-                self.first_line = at + 1;
-            }
+            self.lines += 1;
             if at >= 3 && buf[at - 3..at] == *b"\r\n\r" {
                 if at + 1 > limits.max_head {
                     return Err(HeadError::TooLarge);
                 }
-                return Ok(Some(at + 1));
+                // Every line feed has its carriage return before it: as many of these are no more than those.
+                let head = &buf[..=at];
+                if memchr::memchr_iter(b'\r', head).count() != self.lines {
+                    return Err(HeadError::BareLineBreak);
+                }
+                return Ok(Some(head.len()));
             }
         }
         self.scanned = buf.len();
@@ -65,12 +69,12 @@ impl HeadSearch {
 
     /// The first line is not complete yet.
     pub(super) fn in_first_line(&self) -> bool {
-        self.first_line == 0
+        self.lines == 0
     }
 }
 
 /// Fields on the stack for usual heads; a listener may allow more, which then costs an allocation.
-const USUAL: usize = 128;
+const USUAL: usize = 256;
 
 /// Runs `parse` with room for as many fields as the limits allow.
 pub(super) fn with_room<T>(
@@ -95,19 +99,25 @@ pub(super) fn check_breaks(head: &[u8]) -> Result<(), HeadError> {
     }
 }
 
-/// The fields as `http` has them, sharing the head's bytes.
-pub(super) fn fields(head: &Bytes, parsed: &[httparse::Header<'_>]) -> Result<HeaderMap, HeadError> {
-    let mut map = HeaderMap::with_capacity(parsed.len() + 8);
+/// Where the fields stand that httparse found in `head`.
+pub(super) fn fields(head: &[u8], parsed: &[httparse::Header<'_>]) -> Result<Found, HeadError> {
+    // `x_y` beside `x-y` are one variable in CGI and its heirs: a client could pass a field off as ours.
+    let suspect = memchr::memchr(b'_', head).is_some();
+    let mut found = Found::with_capacity(parsed.len());
     for field in parsed {
-        // `x_y` beside `x-y` are one variable in CGI and its heirs: a client could pass a field off as ours.
-        if field.name.contains('_') {
+        if suspect && field.name.contains('_') {
             return Err(HeadError::FieldName);
         }
-        let name = HeaderName::from_bytes(field.name.as_bytes()).map_err(|_| HeadError::FieldName)?;
-        let value = HeaderValue::from_maybe_shared(head.slice_ref(field.value)).map_err(|_| HeadError::FieldValue)?;
-        map.try_append(name, value).map_err(|_| HeadError::TooManyFields)?;
+        let (name, value) = (place(head, field.name.as_bytes()), place(head, field.value));
+        found.add(head, name, value).map_err(|_| HeadError::TooLarge)?;
     }
-    Ok(map)
+    Ok(found)
+}
+
+/// Where `part` stands in the head it was found in.
+pub(super) fn place(head: &[u8], part: &[u8]) -> std::ops::Range<usize> {
+    let at = part.as_ptr().addr().wrapping_sub(head.as_ptr().addr());
+    at..at.wrapping_add(part.len())
 }
 
 /// httparse's reasons as ours.
@@ -124,6 +134,10 @@ pub(super) fn reason(error: httparse::Error) -> HeadError {
 
 /// Splits the head off the front of `buf`.
 pub(super) fn take(buf: &mut BytesMut, len: usize) -> Bytes {
+    if len == buf.len() {
+        // Nothing follows: the buffer itself becomes the head, without a count of who shares it.
+        return std::mem::take(buf).freeze();
+    }
     buf.split_to(len).freeze()
 }
 

@@ -10,3 +10,4 @@ pub mod head;
 pub mod host;
 pub mod request;
 pub mod response;
+pub mod target;

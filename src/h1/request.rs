@@ -1,21 +1,23 @@
 //! One request head, strictly.
 
-use bytes::BytesMut;
-use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, Version, header};
+use bytes::{Bytes, BytesMut};
+use http::{HeaderValue, Method, StatusCode, Version};
 
 use super::framing::{Declared, Framing, FramingError, declared};
 use super::head::{self, HeadError, HeadSearch, Limits};
 use super::host;
+use super::target::Target;
+use crate::fields::{Fields, Found, Known};
 
 /// A request as it stood on the wire.
 #[derive(Debug)]
 pub struct RequestHead {
     pub method: Method,
-    /// Origin form (`/path?query`) or `*`; an absolute form has given its authority to Host.
-    pub uri: Uri,
+    /// An absolute form has given its authority to Host.
+    pub target: Target,
     /// HTTP/1.0 or 1.1.
     pub version: Version,
-    pub headers: HeaderMap,
+    pub fields: Fields,
     pub framing: Framing,
     /// Another request may follow.
     pub keep_alive: bool,
@@ -115,16 +117,24 @@ pub fn parse(
         return Ok(None);
     };
     let head = head::take(buf, end);
-    head::check_breaks(&head)?;
-    head::with_room(limits, |room| {
+    let line = head::with_room(limits, |room| {
         let mut parsed = httparse::Request::new(&mut []);
         match parsed.parse_with_uninit_headers(&head, shorten(room)) {
-            Ok(httparse::Status::Complete(n)) if n == head.len() => build(&head, &parsed, limits).map(Some),
+            Ok(httparse::Status::Complete(n)) if n == head.len() => first_line(&head, &parsed, limits),
             Ok(_) => Err(HeadError::StartLine.into()),
             Err(httparse::Error::Version) if !names_a_version(&head) => Err(HeadError::StartLine.into()),
             Err(e) => Err(head::reason(e).into()),
         }
-    })
+    })?;
+    build(line, head).map(Some)
+}
+
+/// What the first line says, and where the fields are.
+struct FirstLine {
+    method: Method,
+    target: std::ops::Range<usize>,
+    version: Version,
+    found: Found,
 }
 
 /// Whether the request line has three parts, the last of them like `HTTP/1.1`: only then is its version the fault.
@@ -147,11 +157,7 @@ where
     unsafe { std::mem::transmute(room) }
 }
 
-fn build(
-    head: &bytes::Bytes,
-    parsed: &httparse::Request<'_, '_>,
-    limits: &Limits,
-) -> Result<RequestHead, RequestError> {
+fn first_line(head: &[u8], parsed: &httparse::Request<'_, '_>, limits: &Limits) -> Result<FirstLine, RequestError> {
     let (Some(method), Some(target), Some(minor)) = (parsed.method, parsed.path, parsed.version) else {
         return Err(HeadError::StartLine.into());
     };
@@ -166,30 +172,45 @@ fn build(
     if !target.bytes().all(|b| (0x21..=0x7e).contains(&b) && b != b'#') {
         return Err(RequestError::Target);
     }
-    let mut headers = head::fields(head, parsed.headers)?;
-    let uri = self::target(head, target, &method, &mut headers, version)?;
-    let framing = match declared(&headers).map_err(RequestError::Framing)? {
+    Ok(FirstLine {
+        method,
+        target: head::place(head, target.as_bytes()),
+        version,
+        found: head::fields(head, parsed.headers)?,
+    })
+}
+
+fn build(line: FirstLine, head: Bytes) -> Result<RequestHead, RequestError> {
+    let FirstLine {
+        method,
+        target: place,
+        version,
+        found,
+    } = line;
+    let mut fields = found.within(head);
+    let target = target(&mut fields, place, &method, version)?;
+    let framing = match declared(&fields).map_err(RequestError::Framing)? {
         Declared::Chunked if version == Version::HTTP_10 => return Err(RequestError::ChunkedInHttp10),
         Declared::Chunked => Framing::Chunked,
         Declared::Length(0) | Declared::Nothing => Framing::None,
         Declared::Length(n) => Framing::Length(n),
     };
-    let connection = Connection::read(&headers);
+    let connection = Connection::read(&fields);
     let keep_alive = !connection.close && (version == Version::HTTP_11 || connection.keep_alive);
-    let expect_continue = match headers.get(header::EXPECT) {
+    let expect_continue = match fields.get(Known::Expect) {
         None => false,
-        Some(v) if v.as_bytes().eq_ignore_ascii_case(b"100-continue") => version == Version::HTTP_11,
+        Some(v) if v.eq_ignore_ascii_case(b"100-continue") => version == Version::HTTP_11,
         Some(_) => return Err(RequestError::Expectation),
     };
-    let upgrade = match headers.get(header::UPGRADE) {
-        Some(value) if connection.upgrade && version == Version::HTTP_11 => Some(value.clone()),
+    let upgrade = match fields.get(Known::Upgrade) {
+        Some(value) if connection.upgrade && version == Version::HTTP_11 => HeaderValue::from_bytes(value).ok(),
         _ => None,
     };
     Ok(RequestHead {
         method,
-        uri,
+        target,
         version,
-        headers,
+        fields,
         framing,
         keep_alive,
         expect_continue,
@@ -199,20 +220,24 @@ fn build(
 
 /// The target in origin form, and the one Host that goes with it.
 fn target(
-    head: &bytes::Bytes,
-    target: &str,
+    fields: &mut Fields,
+    place: std::ops::Range<usize>,
     method: &Method,
-    headers: &mut HeaderMap,
     version: Version,
-) -> Result<Uri, RequestError> {
-    let mut hosts = headers.get_all(header::HOST).iter();
-    let named = match (hosts.next(), hosts.next()) {
-        (Some(host), None) if host::validate(host.as_bytes()) => Some(host),
+) -> Result<Target, RequestError> {
+    let bytes = fields.head().get(place.clone()).unwrap_or_default();
+    let target = std::str::from_utf8(bytes).map_err(|_| RequestError::Target)?;
+    let (first, second) = {
+        let mut hosts = fields.all(Known::Host);
+        (hosts.next(), hosts.next())
+    };
+    let named = match (first, second) {
+        (Some(host), None) if host::validate(host) => Some(host),
         (None, _) if version == Version::HTTP_10 => None,
         _ => return Err(RequestError::Host),
     };
     if target.starts_with('/') || (target == "*" && method == Method::OPTIONS) {
-        return Uri::from_maybe_shared(head.slice_ref(target.as_bytes())).map_err(|_| RequestError::Target);
+        return Ok(Target::within(place.start, target));
     }
     // Absolute form (RFC 9112 section 3.2.2): its authority counts; one that differs from Host is a trap.
     let rest = ["http://", "https://"]
@@ -229,17 +254,17 @@ fn target(
     if !host::validate(authority.as_bytes()) {
         return Err(RequestError::Target);
     }
-    if named.is_some_and(|host| !host.as_bytes().eq_ignore_ascii_case(authority.as_bytes())) {
+    if named.is_some_and(|host| !host.eq_ignore_ascii_case(authority.as_bytes())) {
         return Err(RequestError::HostMismatch);
     }
-    let value = HeaderValue::from_str(authority).map_err(|_| RequestError::Target)?;
-    let uri = match path.as_bytes().first() {
-        None => Uri::from_static("/"),
-        Some(b'?') => format!("/{path}").parse().map_err(|_| RequestError::Target)?,
-        Some(_) => Uri::from_maybe_shared(head.slice_ref(path.as_bytes())).map_err(|_| RequestError::Target)?,
+    let host = authority.as_bytes().to_vec();
+    let target = match path.as_bytes().first() {
+        None => Target::own("/".into()),
+        Some(b'?') => Target::own(format!("/{path}")),
+        Some(_) => Target::within(place.end - path.len(), path),
     };
-    headers.insert(header::HOST, value);
-    Ok(uri)
+    fields.set(Known::Host, &host);
+    Ok(target)
 }
 
 /// What Connection says about the connection itself.
@@ -251,10 +276,10 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    pub fn read(headers: &HeaderMap) -> Self {
+    pub fn read(fields: &Fields) -> Self {
         let mut said = Self::default();
-        for value in headers.get_all(header::CONNECTION) {
-            for option in value.as_bytes().split(|b| *b == b',') {
+        for value in fields.all(Known::Connection) {
+            for option in value.split(|b| *b == b',') {
                 let option = option.trim_ascii();
                 said.close |= option.eq_ignore_ascii_case(b"close");
                 said.keep_alive |= option.eq_ignore_ascii_case(b"keep-alive");

@@ -1,18 +1,19 @@
 //! One response head, held to the same strictness as requests.
 
-use bytes::BytesMut;
-use http::{HeaderMap, Method, StatusCode, Version};
+use bytes::{Bytes, BytesMut};
+use http::{Method, StatusCode, Version};
 
 use super::framing::{Declared, Framing, FramingError, declared};
 use super::head::{self, HeadError, HeadSearch, Limits};
 use super::request::Connection;
+use crate::fields::{Fields, Found};
 
 /// A response as it stood on the wire.
 #[derive(Debug)]
 pub struct ResponseHead {
     pub status: StatusCode,
     pub version: Version,
-    pub headers: HeaderMap,
+    pub fields: Fields,
     pub framing: Framing,
     /// The endpoint keeps the connection open after the body.
     pub keep_alive: bool,
@@ -54,29 +55,32 @@ pub fn parse(
         return Ok(None);
     };
     let head = head::take(buf, end);
-    head::check_breaks(&head)?;
     if !head.starts_with(b"HTTP/1.") || head.get(8) != Some(&b' ') {
         return Err(HeadError::StartLine.into());
     }
-    head::with_room(limits, |room| {
+    let line = head::with_room(limits, |room| {
         let mut parsed = httparse::Response::new(&mut []);
         match httparse::ParserConfig::default().parse_response_with_uninit_headers(
             &mut parsed,
             &head,
             super::request::shorten(room),
         ) {
-            Ok(httparse::Status::Complete(n)) if n == head.len() => build(&head, &parsed, request_method).map(Some),
+            Ok(httparse::Status::Complete(n)) if n == head.len() => status_line(&head, &parsed),
             Ok(_) => Err(HeadError::StartLine.into()),
             Err(e) => Err(head::reason(e).into()),
         }
-    })
+    })?;
+    build(line, head, request_method).map(Some)
 }
 
-fn build(
-    head: &bytes::Bytes,
-    parsed: &httparse::Response<'_, '_>,
-    request_method: &Method,
-) -> Result<ResponseHead, ResponseError> {
+/// What the status line says, and where the fields are.
+struct StatusLine {
+    status: StatusCode,
+    version: Version,
+    found: Found,
+}
+
+fn status_line(head: &[u8], parsed: &httparse::Response<'_, '_>) -> Result<StatusLine, ResponseError> {
     let (Some(code), Some(minor)) = (parsed.code, parsed.version) else {
         return Err(HeadError::StartLine.into());
     };
@@ -85,9 +89,15 @@ fn build(
         .filter(|s| (100..600).contains(&s.as_u16()))
         .ok_or(ResponseError::Status)?;
     let version = if minor == 1 { Version::HTTP_11 } else { Version::HTTP_10 };
-    let headers = head::fields(head, parsed.headers)?;
-    let declared = declared(&headers).map_err(ResponseError::Framing)?;
-    let connection = Connection::read(&headers);
+    let found = head::fields(head, parsed.headers)?;
+    Ok(StatusLine { status, version, found })
+}
+
+fn build(line: StatusLine, head: Bytes, request_method: &Method) -> Result<ResponseHead, ResponseError> {
+    let StatusLine { status, version, found } = line;
+    let fields = found.within(head);
+    let declared = declared(&fields).map_err(ResponseError::Framing)?;
+    let connection = Connection::read(&fields);
     let bodiless = request_method == Method::HEAD
         || status.is_informational()
         || status == StatusCode::NO_CONTENT
@@ -110,7 +120,7 @@ fn build(
     Ok(ResponseHead {
         status,
         version,
-        headers,
+        fields,
         framing,
         keep_alive,
     })

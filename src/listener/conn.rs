@@ -6,7 +6,6 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use bytes::BytesMut;
-use http::HeaderValue;
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::TlsAcceptor;
 
@@ -83,7 +82,7 @@ async fn http(open: &Open, slot: usize, peer: Peer, io: Io) {
     };
     let down = || Downstream {
         worker: open.worker.clone(),
-        forwarded_for: HeaderValue::try_from(peer.ip.to_string()).unwrap_or(HeaderValue::from_static("unknown")),
+        forwarded_for: peer.ip.to_string().into(),
         peer: peer.clone(),
         tls,
         slot,

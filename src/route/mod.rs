@@ -9,9 +9,11 @@
 
 use std::net::IpAddr;
 
-use http::{HeaderMap, HeaderName, HeaderValue, Method};
+use http::{HeaderName, HeaderValue, Method};
 use ipnet::IpNet;
 use regex::Regex;
+
+use crate::fields::Fields;
 
 pub use self::normalise::{Normalised, PathError, normalise};
 pub use self::table::Table;
@@ -82,6 +84,6 @@ pub struct Request<'a> {
     pub path: &'a str,
     /// Without its `?`.
     pub query: Option<&'a str>,
-    pub headers: &'a HeaderMap,
+    pub headers: &'a Fields,
     pub source: IpAddr,
 }

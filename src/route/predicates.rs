@@ -7,6 +7,7 @@ use ipnet::{IpNet, Ipv4Net};
 
 use super::{Matcher, Request};
 use crate::base::pairs;
+use crate::fields::Known;
 
 /// Methods, headers, query, cookies and sources of one route, made ready for matching.
 #[derive(Debug)]
@@ -75,7 +76,7 @@ impl Predicates {
 
     fn headers_hold(&self, request: &Request<'_>) -> bool {
         let mut asked = self.headers.iter();
-        asked.all(|(name, value)| request.headers.get_all(name).iter().any(|field| field == value))
+        asked.all(|(name, value)| request.headers.named(name).any(|field| field == value.as_bytes()))
     }
 
     fn query_holds(&self, request: &Request<'_>) -> bool {
@@ -90,7 +91,8 @@ impl Predicates {
     fn cookies_hold(&self, request: &Request<'_>) -> bool {
         let mut asked = self.cookies.iter();
         asked.all(|(name, value)| {
-            pairs::cookies(request.headers).any(|(key, given)| key == name.as_bytes() && given == value.as_bytes())
+            pairs::cookies(request.headers.all(Known::Cookie))
+                .any(|(key, given)| key == name.as_bytes() && given == value.as_bytes())
         })
     }
 
@@ -141,13 +143,12 @@ fn canonical(network: IpNet) -> IpNet {
 
 #[cfg(test)]
 mod tests {
-    use http::HeaderMap;
-    use http::header::COOKIE;
     use proptest::prelude::*;
 
     use super::*;
+    use crate::fields::Fields;
 
-    fn request(headers: &HeaderMap) -> Request<'_> {
+    fn request(headers: &Fields) -> Request<'_> {
         Request {
             method: &Method::GET,
             host: "",
@@ -164,12 +165,13 @@ mod tests {
 
     #[test]
     fn any_field_line_may_be_the_value() {
-        let mut headers = HeaderMap::new();
-        headers.append("x-canary", "no".parse().unwrap());
-        headers.append("x-canary", "yes".parse().unwrap());
+        let canary = HeaderName::from_static("x-canary");
+        let mut headers = Fields::default();
+        headers.append_named(&canary, &HeaderValue::from_static("no"));
+        headers.append_named(&canary, &HeaderValue::from_static("yes"));
         for (value, expected) in [("yes", true), ("no", true), ("YES", false), ("", false)] {
             let matcher = Matcher {
-                headers: vec![(HeaderName::from_static("x-canary"), value.parse().unwrap())],
+                headers: vec![(canary.clone(), value.parse().unwrap())],
                 ..Matcher::default()
             };
             assert_eq!(hold(&matcher, &request(&headers)), expected, "{value}");
@@ -194,7 +196,7 @@ mod tests {
                     &matcher,
                     &Request {
                         query,
-                        ..request(&HeaderMap::new())
+                        ..request(&Fields::default())
                     }
                 ),
                 expected,
@@ -205,8 +207,8 @@ mod tests {
 
     #[test]
     fn cookies_are_compared_as_sent() {
-        let mut headers = HeaderMap::new();
-        headers.append(COOKIE, "a=1; group=beta".parse().unwrap());
+        let mut headers = Fields::default();
+        headers.append(Known::Cookie, b"a=1; group=beta");
         for (name, value, expected) in [("group", "beta", true), ("Group", "beta", false), ("a", "2", false)] {
             let matcher = Matcher {
                 cookies: vec![(name.into(), value.into())],
@@ -235,7 +237,7 @@ mod tests {
                         &matcher,
                         &Request {
                             source,
-                            ..request(&HeaderMap::new())
+                            ..request(&Fields::default())
                         }
                     ),
                     expected,
@@ -262,7 +264,7 @@ mod tests {
             let source: IpAddr = if as_v4 { IpAddr::V4(v4.into()) } else { IpAddr::V6(v6.into()) };
             let expected = sources.iter().any(|network| network.contains(&source));
             let matcher = Matcher { sources, ..Matcher::default() };
-            prop_assert_eq!(hold(&matcher, &Request { source, ..request(&HeaderMap::new()) }), expected);
+            prop_assert_eq!(hold(&matcher, &Request { source, ..request(&Fields::default()) }), expected);
         }
     }
 

@@ -5,12 +5,12 @@ use std::cmp::Reverse;
 use std::net::IpAddr;
 use std::sync::LazyLock;
 
-use http::header::COOKIE;
-use http::{HeaderMap, HeaderName, HeaderValue, Method};
+use http::{HeaderName, HeaderValue, Method};
 use proptest::prelude::*;
 use regex::Regex;
 
 use super::{HostPattern, Matcher, PathMatch, Request};
+use crate::fields::{Fields, Known};
 
 /// The route `request` takes: a scan of all with the comparison of the module's documentation.
 pub fn find(routes: &[&Matcher], request: &Request<'_>) -> Option<usize> {
@@ -64,7 +64,8 @@ fn path_rank(path: &PathMatch, given: &str) -> Option<(u8, usize)> {
 }
 
 fn predicates_hold(route: &Matcher, request: &Request<'_>) -> bool {
-    let headers = |(name, value): &(HeaderName, HeaderValue)| request.headers.get_all(name).iter().any(|v| v == value);
+    let headers =
+        |(name, value): &(HeaderName, HeaderValue)| request.headers.named(name).any(|v| v == value.as_bytes());
     let parameters: Vec<(String, String)> = request
         .query
         .unwrap_or_default()
@@ -74,9 +75,8 @@ fn predicates_hold(route: &Matcher, request: &Request<'_>) -> bool {
         .collect();
     let cookies: Vec<(String, String)> = request
         .headers
-        .get_all(COOKIE)
-        .iter()
-        .flat_map(|field| field.to_str().unwrap().split(';'))
+        .all(Known::Cookie)
+        .flat_map(|field| std::str::from_utf8(field).unwrap().split(';'))
         .filter_map(|piece| piece.trim().split_once('='))
         .map(|(name, value)| (name.into(), value.into()))
         .collect();
@@ -105,7 +105,7 @@ pub struct Owned {
     host: &'static str,
     path: String,
     query: Option<String>,
-    headers: HeaderMap,
+    headers: Fields,
     source: IpAddr,
 }
 
@@ -224,12 +224,12 @@ pub fn request() -> impl Strategy<Value = Owned> {
     let path = prop_oneof![4 => paths(), 1 => paths().prop_map(|path| path + "b")];
     (method(), host, path, few(pair()), few(pair()), few(pair()), source).prop_map(
         |(method, host, path, query, fields, cookies, source)| {
-            let mut headers = HeaderMap::new();
+            let mut headers = Fields::default();
             for (name, value) in fields {
-                headers.append(name, HeaderValue::from_str(value).unwrap());
+                headers.append_named(&HeaderName::from_static(name), &HeaderValue::from_str(value).unwrap());
             }
             for (name, value) in cookies.into_iter().filter(|(_, value)| value.is_ascii()) {
-                headers.append(COOKIE, format!("z=0; {name}={value}").parse().unwrap());
+                headers.append(Known::Cookie, format!("z=0; {name}={value}").as_bytes());
             }
             let encoded = |(name, value): &(&str, &str)| match *value {
                 "é" => format!("{name}=%c3%A9"),

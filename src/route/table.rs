@@ -78,7 +78,7 @@ impl Table {
 
 #[cfg(test)]
 mod tests {
-    use http::{HeaderMap, Method};
+    use http::Method;
     use proptest::prelude::*;
     use regex::Regex;
 
@@ -113,7 +113,7 @@ mod tests {
             host,
             path,
             query: None,
-            headers: &HeaderMap::new(),
+            headers: &crate::fields::Fields::default(),
             source: [192, 0, 2, 1].into(),
         })
     }

@@ -7,9 +7,10 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderMap, StatusCode};
+use http::StatusCode;
 use ipnet::IpNet;
 
+use crate::fields::Fields;
 use crate::h1::head::Limits;
 use crate::net::relay;
 use crate::route::{HostPattern, Table};
@@ -103,7 +104,7 @@ pub enum Action {
     },
     Respond {
         status: StatusCode,
-        headers: HeaderMap,
+        headers: Fields,
         body: Bytes,
     },
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use http::response::Parts;
 use http::uri::{Authority, PathAndQuery, Scheme};
-use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
+use http::{HeaderValue, Method, StatusCode, Uri, header};
 use http_body::Body;
 use hyper::body::Incoming;
 use tokio::time::Instant;
@@ -17,9 +17,10 @@ use super::forward::strip_hop_by_hop;
 use super::upload::{Pump, SendError, Sending, Source, Upload};
 use super::{Response, Scope};
 use crate::endpoint::{Active, State};
+use crate::fields::{Fields, Known, Set};
 use crate::h1::decode::Decoder;
 use crate::h1::encode::{self, BodyLength, Connection};
-use crate::h1::framing::Framing;
+use crate::h1::framing::{self, Framing};
 use crate::h1::response::ResponseHead;
 use crate::net::deadline::Deadline;
 use crate::pool::h1::{H1, HeadError};
@@ -42,7 +43,7 @@ pub struct Outgoing<'a> {
     /// Path and query.
     pub target: &'a str,
     /// Hop-by-hop fields are gone, forwarding fields are set.
-    pub headers: &'a HeaderMap,
+    pub fields: &'a Fields,
     pub body: Option<&'a Rc<RefCell<Source>>>,
     /// In bytes; `None` with a body: known at its end.
     pub length: Option<u64>,
@@ -179,7 +180,7 @@ async fn over_h1(
             &mut conn.write,
             request.method,
             request.target,
-            request.headers,
+            request.fields,
             length,
             connection,
         );
@@ -261,8 +262,8 @@ async fn over_h1(
 
 fn pass_informational(scope: &Scope<'_>, mut head: ResponseHead) {
     if let Some(pass) = scope.informational {
-        strip_hop_by_hop(&mut head.headers);
-        pass(head.status, &head.headers);
+        strip_hop_by_hop(&mut head.fields);
+        pass(head.status, &head.fields);
     }
 }
 
@@ -290,9 +291,9 @@ fn finish_h1(scope: &Scope<'_>, upstream: &Upstream, exchange: Exchange, active:
     let length = match head.framing {
         Framing::Length(n) => Some(n),
         Framing::Chunked | Framing::UntilClose => None,
-        Framing::None => content_length(&head.headers),
+        Framing::None => content_length(&head.fields),
     };
-    strip_hop_by_hop(&mut head.headers);
+    strip_hop_by_hop(&mut head.fields);
     let read_timeout = upstream.settings.read_timeout;
     conn.borrow_mut().deadline.set(read_timeout);
     let mut body = H1Body {
@@ -313,15 +314,16 @@ fn finish_h1(scope: &Scope<'_>, upstream: &Upstream, exchange: Exchange, active:
     };
     Response {
         status: head.status,
-        headers: head.headers,
+        fields: head.fields,
         body,
         length,
     }
 }
 
-fn finish_h2(body: H2Body, mut head: Parts) -> Response {
-    let length = content_length(&head.headers);
-    strip_hop_by_hop(&mut head.headers);
+fn finish_h2(body: H2Body, head: Parts) -> Response {
+    let mut fields = Fields::from(&head.headers);
+    let length = content_length(&fields);
+    strip_hop_by_hop(&mut fields);
     let empty = body.incoming.is_end_stream();
     let body = if empty {
         ResponseBody::Empty
@@ -330,7 +332,7 @@ fn finish_h2(body: H2Body, mut head: Parts) -> Response {
     };
     Response {
         status: head.status,
-        headers: head.headers,
+        fields,
         length: length.or(empty.then_some(0)),
         body,
     }
@@ -338,20 +340,21 @@ fn finish_h2(body: H2Body, mut head: Parts) -> Response {
 
 fn switched(exchange: Exchange, active: Active) -> Response {
     let Exchange { conn, mut head, .. } = exchange;
-    let protocol = head.headers.get(header::UPGRADE).cloned();
-    strip_hop_by_hop(&mut head.headers);
+    let protocol = head.fields.get(Known::Upgrade);
+    let protocol = protocol.and_then(|p| HeaderValue::from_bytes(p).ok());
+    strip_hop_by_hop(&mut head.fields);
     let body = ResponseBody::Upgraded(Box::new(Upgraded { conn, active, protocol }));
     Response {
         status: head.status,
-        headers: head.headers,
+        fields: head.fields,
         body,
         length: None,
     }
 }
 
 /// What HEAD and 304 responses say about a body that does not follow.
-fn content_length(headers: &HeaderMap) -> Option<u64> {
-    headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+fn content_length(fields: &Fields) -> Option<u64> {
+    framing::content_length(fields).ok()?
 }
 
 async fn over_h2(
@@ -415,9 +418,8 @@ fn describe(e: &hyper::Error) -> String {
 /// The request as hyper takes it: `:authority` is the Host.
 fn h2_request(upstream: &Upstream, request: &Outgoing<'_>) -> Result<http::Request<Upload>, ProxyError> {
     let bad = |what: &'static str| ProxyError::new(Kind::BadRequest, what);
-    let mut headers = request.headers.clone();
-    let authority = match headers.remove(header::HOST) {
-        Some(host) => Authority::from_maybe_shared(host).map_err(|_| bad("invalid Host"))?,
+    let authority = match request.fields.get(Known::Host) {
+        Some(host) => Authority::try_from(host).map_err(|_| bad("invalid Host"))?,
         None => Authority::from_static("localhost"),
     };
     let mut uri = http::uri::Parts::default();
@@ -428,7 +430,7 @@ fn h2_request(upstream: &Upstream, request: &Outgoing<'_>) -> Result<http::Reque
     });
     uri.authority = Some(authority);
     uri.path_and_query = Some(PathAndQuery::try_from(request.target).map_err(|_| bad("invalid target"))?);
-    headers.remove(header::CONTENT_LENGTH);
+    let mut headers = request.fields.to_map(Set::of(&[Known::Host, Known::ContentLength]));
     if let (Some(_), Some(length)) = (request.body, request.length) {
         headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
     }

@@ -1,163 +1,166 @@
 //! Fields on their way through: hop-by-hop ones stay here, forwarding ones are set.
 
-use std::fmt::Write;
+use std::net::IpAddr;
 
-use http::header::{self, HeaderName};
-use http::{HeaderMap, HeaderValue, Version};
+use http::Version;
 use ipnet::IpNet;
 
 use super::Downstream;
+use crate::fields::{Fields, Known, Set};
 
-const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
-const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
-const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
-const X_FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
-const X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
-const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
-const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+/// What belongs to one connection alone (RFC 9110 section 7.6.1).
+const HOP_BY_HOP: Set = Set::of(&[
+    Known::Connection,
+    Known::KeepAlive,
+    Known::ProxyConnection,
+    Known::TransferEncoding,
+    Known::Upgrade,
+    Known::ProxyAuthenticate,
+    Known::ProxyAuthorization,
+]);
 
 /// Fields a client cannot have removed by naming them in Connection: they are ours, or frame the message.
-const PROTECTED: [HeaderName; 9] = [
-    X_FORWARDED_FOR,
-    X_FORWARDED_PROTO,
-    X_FORWARDED_HOST,
-    header::FORWARDED,
-    header::VIA,
-    header::HOST,
-    header::CONTENT_LENGTH,
-    header::AUTHORIZATION,
-    header::COOKIE,
-];
+const PROTECTED: Set = Set::of(&[
+    Known::XForwardedFor,
+    Known::XForwardedProto,
+    Known::XForwardedHost,
+    Known::Forwarded,
+    Known::Via,
+    Known::Host,
+    Known::ContentLength,
+    Known::Authorization,
+    Known::Cookie,
+]);
 
-/// Removes what belongs to one connection alone (RFC 9110 section 7.6.1). `TE: trailers` stays in requests:
-/// gRPC endpoints ask for it.
-pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
-    if headers.contains_key(header::CONNECTION) {
-        let named: Vec<HeaderName> = headers
-            .get_all(header::CONNECTION)
-            .iter()
-            .flat_map(|v| v.as_bytes().split(|b| *b == b','))
-            .filter_map(|name| HeaderName::from_bytes(name.trim_ascii()).ok())
-            .filter(|name| !PROTECTED.contains(name))
+/// What a client that is not trusted says about itself.
+const CLAIMS: Set = Set::of(&[
+    Known::XForwardedFor,
+    Known::XForwardedProto,
+    Known::XForwardedHost,
+    Known::XForwardedPort,
+    Known::XRealIp,
+    Known::Forwarded,
+]);
+
+/// Removes what belongs to one connection alone. `TE: trailers` stays in requests: gRPC endpoints ask for it.
+pub fn strip_hop_by_hop(fields: &mut Fields) {
+    if fields.has(Known::Connection) {
+        let named: Vec<Vec<u8>> = fields
+            .all(Known::Connection)
+            .flat_map(|value| value.split(|b| *b == b','))
+            .map(<[u8]>::trim_ascii)
+            .filter(|name| !PROTECTED.has(Known::of(name)))
+            .map(<[u8]>::to_vec)
             .collect();
-        headers.remove(header::CONNECTION);
         for name in named {
-            headers.remove(name);
+            fields.remove_named(&name);
         }
     }
-    for name in [
-        KEEP_ALIVE,
-        PROXY_CONNECTION,
-        header::TRANSFER_ENCODING,
-        header::UPGRADE,
-        header::PROXY_AUTHENTICATE,
-        header::PROXY_AUTHORIZATION,
-    ] {
-        headers.remove(name);
-    }
-    if let Some(te) = headers.get(header::TE) {
-        let trailers = te
-            .as_bytes()
-            .split(|b| *b == b',')
-            .any(|t| t.trim_ascii().eq_ignore_ascii_case(b"trailers"));
+    fields.remove_all(HOP_BY_HOP);
+    if fields.has(Known::Te) {
+        let trailers = fields
+            .all(Known::Te)
+            .flat_map(|value| value.split(|b| *b == b','))
+            .any(|coding| coding.trim_ascii().eq_ignore_ascii_case(b"trailers"));
+        fields.remove(Known::Te);
         if trailers {
-            headers.insert(header::TE, HeaderValue::from_static("trailers"));
-        } else {
-            headers.remove(header::TE);
+            fields.append(Known::Te, b"trailers");
         }
     }
 }
 
 /// Sets the forwarding fields. Those from the client are kept and added to when it is trusted, replaced
 /// otherwise.
-pub fn set_forwarding(headers: &mut HeaderMap, down: &Downstream, trusted: &[IpNet], version: Version) {
+pub fn set_forwarding(fields: &mut Fields, down: &Downstream, trusted: &[IpNet], version: Version) {
     let trust = !trusted.is_empty() && trusted.iter().any(|net| net.contains(&down.peer.ip));
-    let proto = if down.tls { "https" } else { "http" };
-    let host = headers.get(header::HOST).cloned();
-
-    let forwarded = forwarded(down, host.as_ref(), proto);
+    let proto: &[u8] = if down.tls { b"https" } else { b"http" };
+    let host = fields.get(Known::Host).unwrap_or_default().to_vec();
+    let forwarded = forwarded(down, &host, proto);
+    let client = down.forwarded_for.as_bytes();
     if trust {
-        append(headers, X_FORWARDED_FOR, &down.forwarded_for);
-        headers
-            .entry(X_FORWARDED_PROTO)
-            .or_insert(HeaderValue::from_static(proto));
-        if let Some(host) = host {
-            headers.entry(X_FORWARDED_HOST).or_insert(host);
+        add_to_list(fields, Known::XForwardedFor, client);
+        if !fields.has(Known::XForwardedProto) {
+            fields.append(Known::XForwardedProto, proto);
         }
-        append(headers, header::FORWARDED, &forwarded);
+        if !fields.has(Known::XForwardedHost) && !host.is_empty() {
+            fields.append(Known::XForwardedHost, &host);
+        }
+        add_to_list(fields, Known::Forwarded, &forwarded);
     } else {
-        headers.remove(X_FORWARDED_PORT);
-        headers.remove(X_REAL_IP);
-        headers.insert(X_FORWARDED_FOR, down.forwarded_for.clone());
-        headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(proto));
-        match host {
-            Some(host) => headers.insert(X_FORWARDED_HOST, host),
-            None => headers.remove(X_FORWARDED_HOST),
-        };
-        headers.insert(header::FORWARDED, forwarded);
+        fields.remove_all(CLAIMS);
+        fields.append(Known::XForwardedFor, client);
+        fields.append(Known::XForwardedProto, proto);
+        if !host.is_empty() {
+            fields.append(Known::XForwardedHost, &host);
+        }
+        fields.append(Known::Forwarded, &forwarded);
     }
-    let via = match version {
-        Version::HTTP_10 => "1.0 evenkeel",
-        Version::HTTP_11 => "1.1 evenkeel",
-        _ => "2 evenkeel",
+    let via: &[u8] = match version {
+        Version::HTTP_10 => b"1.0 evenkeel",
+        Version::HTTP_11 => b"1.1 evenkeel",
+        _ => b"2 evenkeel",
     };
-    append(headers, header::VIA, &HeaderValue::from_static(via));
+    add_to_list(fields, Known::Via, via);
 }
 
 /// One element of Forwarded (RFC 7239 section 4): IPv6 in brackets and quotes.
-fn forwarded(down: &Downstream, host: Option<&HeaderValue>, proto: &str) -> HeaderValue {
-    let mut text = String::with_capacity(80);
-    // Writing to a String cannot fail.
-    let _ = match down.peer.ip {
-        std::net::IpAddr::V4(ip) => write!(text, "for={ip}"),
-        std::net::IpAddr::V6(ip) => write!(text, "for=\"[{ip}]\""),
+fn forwarded(down: &Downstream, host: &[u8], proto: &[u8]) -> Vec<u8> {
+    let mut text = Vec::with_capacity(48 + down.forwarded_for.len() + host.len());
+    let (open, close): (&[u8], &[u8]) = match down.peer.ip {
+        IpAddr::V4(_) => (b"for=", b""),
+        IpAddr::V6(_) => (b"for=\"[", b"]\""),
     };
-    if let Some(host) = host.and_then(|h| h.to_str().ok()) {
-        let token = host
-            .bytes()
-            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_'));
-        let _ = if token {
-            write!(text, ";host={host}")
-        } else {
-            write!(text, ";host=\"{host}\"")
-        };
+    for part in [open, down.forwarded_for.as_bytes(), close] {
+        text.extend_from_slice(part);
     }
-    let _ = write!(text, ";proto={proto}");
-    HeaderValue::try_from(text).unwrap_or_else(|_| HeaderValue::from_static("for=unknown"))
+    if !host.is_empty() {
+        let token = |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_');
+        let quote: &[u8] = if host.iter().all(token) { b"" } else { b"\"" };
+        for part in [b";host=", quote, host, quote] {
+            text.extend_from_slice(part);
+        }
+    }
+    text.extend_from_slice(b";proto=");
+    text.extend_from_slice(proto);
+    text
 }
 
-/// Adds a list element: all lines of a field become one.
-fn append(headers: &mut HeaderMap, name: HeaderName, value: &HeaderValue) {
-    if !headers.contains_key(&name) {
-        headers.insert(name, value.clone());
-        return;
+/// Adds an element to a list: all lines of a field become one.
+fn add_to_list(fields: &mut Fields, field: Known, element: &[u8]) {
+    if !fields.has(field) {
+        return fields.append(field, element);
     }
     let mut all = Vec::new();
-    for line in headers.get_all(&name) {
-        all.extend_from_slice(line.as_bytes());
+    for line in fields.all(field) {
+        all.extend_from_slice(line);
         all.extend_from_slice(b", ");
     }
-    all.extend_from_slice(value.as_bytes());
-    if let Ok(value) = HeaderValue::from_bytes(&all) {
-        headers.insert(name, value);
-    }
+    all.extend_from_slice(element);
+    fields.set(field, &all);
 }
 
 #[cfg(test)]
 mod tests {
+    use http::{HeaderMap, HeaderValue};
+
     use super::*;
 
-    fn map(fields: &[(&'static str, &'static str)]) -> HeaderMap {
+    fn fields(list: &[(&'static str, &'static str)]) -> Fields {
         let mut map = HeaderMap::new();
-        for (name, value) in fields {
+        for (name, value) in list {
             map.append(*name, HeaderValue::from_static(value));
         }
-        map
+        Fields::from(&map)
+    }
+
+    fn list(fields: &Fields) -> Vec<(&str, &str)> {
+        let text = |bytes| std::str::from_utf8(bytes).unwrap();
+        fields.iter().map(|(name, value)| (text(name), text(value))).collect()
     }
 
     #[test]
     fn connection_and_what_it_names_stay_here() {
-        let mut headers = map(&[
+        let mut fields = fields(&[
             ("connection", "x-secret, Keep-Alive"),
             ("connection", "x-forwarded-for, host"),
             ("x-secret", "1"),
@@ -168,22 +171,22 @@ mod tests {
             ("upgrade", "h2c"),
             ("accept", "*/*"),
         ]);
-        strip_hop_by_hop(&mut headers);
+        strip_hop_by_hop(&mut fields);
         assert_eq!(
-            headers,
-            map(&[
+            list(&fields),
+            [
                 ("x-forwarded-for", "10.0.0.1"),
                 ("host", "a"),
+                ("accept", "*/*"),
                 ("te", "trailers"),
-                ("accept", "*/*")
-            ])
+            ]
         );
     }
 
     #[test]
     fn lists_grow_into_one_line() {
-        let mut headers = map(&[("via", "1.0 a"), ("via", "1.1 b")]);
-        append(&mut headers, header::VIA, &HeaderValue::from_static("2 evenkeel"));
-        assert_eq!(headers, map(&[("via", "1.0 a, 1.1 b, 2 evenkeel")]));
+        let mut fields = fields(&[("via", "1.0 a"), ("via", "1.1 b")]);
+        add_to_list(&mut fields, Known::Via, b"2 evenkeel");
+        assert_eq!(list(&fields), [("via", "1.0 a, 1.1 b, 2 evenkeel")]);
     }
 }

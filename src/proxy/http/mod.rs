@@ -9,12 +9,13 @@ pub mod request;
 pub mod respond;
 pub mod upload;
 
-use std::borrow::Cow;
 use std::rc::Rc;
 
-use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, Version};
+use http::{HeaderValue, Method, StatusCode, Version};
 
 use super::worker::{Peer, Worker};
+use crate::fields::{Fields, Known};
+use crate::h1::target::Target;
 use crate::snapshot::{Http, Listener};
 use body::{RequestBody, ResponseBody};
 
@@ -23,7 +24,7 @@ pub struct Downstream {
     pub worker: Rc<Worker>,
     pub peer: Peer,
     /// The client's address for forwarding fields.
-    pub forwarded_for: HeaderValue,
+    pub forwarded_for: Box<str>,
     pub tls: bool,
     /// Slot of the listener it came in by.
     pub slot: usize,
@@ -39,14 +40,14 @@ pub struct Scope<'a> {
 }
 
 /// Passes a 1xx response on.
-pub type Inform<'a> = dyn Fn(StatusCode, &HeaderMap) + 'a;
+pub type Inform<'a> = dyn Fn(StatusCode, &Fields) + 'a;
 
 /// A request, of whatever version it was.
 pub struct Request {
     pub method: Method,
-    pub uri: Uri,
+    pub target: Target,
     pub version: Version,
-    pub headers: HeaderMap,
+    pub fields: Fields,
     pub body: RequestBody,
     /// In bytes; `None`: not known before its end.
     pub length: Option<u64>,
@@ -57,7 +58,7 @@ pub struct Request {
 /// A response on its way to the client.
 pub struct Response {
     pub status: StatusCode,
-    pub headers: HeaderMap,
+    pub fields: Fields,
     pub body: ResponseBody,
     /// In bytes; also said to HEAD.
     pub length: Option<u64>,
@@ -73,13 +74,7 @@ pub fn version_label(version: Version) -> &'static str {
 }
 
 /// Host and target of a request as they stand, for logs.
-pub fn subject(uri: &Uri, headers: &HeaderMap) -> (String, String) {
-    let host = match uri.authority() {
-        Some(authority) => Cow::Borrowed(authority.as_str()),
-        None => headers
-            .get(http::header::HOST)
-            .map_or(Cow::Borrowed(""), |v| String::from_utf8_lossy(v.as_bytes())),
-    };
-    let target = uri.path_and_query().map_or("", |p| p.as_str());
-    (host.into_owned(), target.to_owned())
+pub fn subject(target: &Target, fields: &Fields) -> (String, String) {
+    let host = String::from_utf8_lossy(fields.get(Known::Host).unwrap_or_default());
+    (host.into_owned(), target.text(fields).to_owned())
 }

@@ -1,9 +1,8 @@
 //! The life of a request: one path, one route, one action; attempts until one endpoint answers.
 
-use std::borrow::Cow;
 use std::sync::Arc;
 
-use http::{Method, header};
+use http::Method;
 use tokio::time::Instant;
 
 use super::attempt::{Outgoing, attempt, may_repeat};
@@ -13,7 +12,9 @@ use super::upload::Source;
 use super::{Request, Response, Scope};
 use crate::balance::{KeyParts, PickContext, Spec};
 use crate::endpoint::{Active, State};
+use crate::fields::Known;
 use crate::h1::host;
+use crate::h1::target::Target;
 use crate::proxy::error::{Kind, ProxyError};
 use crate::proxy::record::Record;
 use crate::route;
@@ -44,21 +45,21 @@ fn told(e: &ProxyError) -> &str {
     }
 }
 
-async fn act(scope: &Scope<'_>, request: Request, record: &mut Record) -> Result<Response, ProxyError> {
+async fn act(scope: &Scope<'_>, mut request: Request, record: &mut Record) -> Result<Response, ProxyError> {
     record.count_in(&scope.http.unrouted);
+    let fields = &request.fields;
     // `OPTIONS *` asks about the server as a whole: it is routed as `/` is.
-    let asterisk = request.method == Method::OPTIONS && request.uri.path() == "*";
-    let uri = request.uri.clone();
-    let raw = if asterisk { "/" } else { uri.path() };
+    let asterisk = request.method == Method::OPTIONS && request.target.path(fields) == "*";
+    let raw = if asterisk { "/" } else { request.target.path(fields) };
     let path = route::normalise(raw).map_err(|e| ProxyError::new(Kind::BadRequest, e.to_string()))?;
-    let host = request.headers.get(header::HOST).cloned();
-    let host = host::name(host.as_ref().and_then(|h| h.to_str().ok()).unwrap_or_default());
+    let host = fields.get(Known::Host).unwrap_or_default();
+    let host = host::name(std::str::from_utf8(host).unwrap_or_default());
     let place = KeyParts {
         source: scope.down.peer.ip,
         host: &host,
         path: &path.route,
-        query: uri.query(),
-        headers: &request.headers,
+        query: request.target.query(fields),
+        headers: fields,
     };
     let found = scope.http.table.find(&route::Request {
         method: &request.method,
@@ -80,21 +81,22 @@ async fn act(scope: &Scope<'_>, request: Request, record: &mut Record) -> Result
         }
         Action::Redirect { to, status } => {
             record.count_in(&route.series);
-            return Ok(respond::redirect(to, *status, &request, &host));
+            return Ok(respond::redirect(to, *status, &request.target, fields, &host));
         }
     };
     let (upstream, key) = choose(scope, forward, &place, record)?;
-    let target = match uri.query() {
-        _ if asterisk => Cow::Borrowed("*"),
-        None => Cow::Borrowed(&*path.forward),
-        Some(_) if path.forward == raw => Cow::Borrowed(uri.path_and_query().map_or(raw, |all| all.as_str())),
-        Some(query) => Cow::Owned(format!("{}?{query}", path.forward)),
-    };
+    // Sent as it came, unless the path had to be brought into another form.
+    if path.forward != raw {
+        request.target = Target::own(match place.query {
+            None => path.forward.into_owned(),
+            Some(query) => format!("{}?{query}", path.forward),
+        });
+    }
     let max_body = forward.max_body.or(scope.http.max_body);
     match forward.timeout {
-        None => send(scope, upstream, key, &target, max_body, request, record).await,
+        None => send(scope, upstream, key, max_body, request, record).await,
         Some(timeout) => {
-            let sent = send(scope, upstream, key, &target, max_body, request, record);
+            let sent = send(scope, upstream, key, max_body, request, record);
             match tokio::time::timeout(timeout, sent).await {
                 Ok(answered) => answered,
                 Err(_) => Err(ProxyError::new(
@@ -134,20 +136,19 @@ async fn send(
     scope: &Scope<'_>,
     upstream: &Upstream,
     key: Option<u64>,
-    target: &str,
     max_body: Option<u64>,
     request: Request,
     record: &mut Record,
 ) -> Result<Response, ProxyError> {
     let Request {
         method,
+        target,
         version,
-        mut headers,
+        mut fields,
         body,
         length,
         expect_continue,
         upgrade,
-        ..
     } = request;
     if let (Some(length), Some(max)) = (length, max_body)
         && length > max
@@ -156,17 +157,17 @@ async fn send(
         return Err(ProxyError::new(Kind::BodyTooLarge, detail));
     }
     let idempotent = is_idempotent(&method);
-    strip_hop_by_hop(&mut headers);
-    set_forwarding(&mut headers, scope.down, &scope.http.trusted_proxies, version);
+    strip_hop_by_hop(&mut fields);
+    set_forwarding(&mut fields, scope.down, &scope.http.trusted_proxies, version);
     let retries = upstream.settings.retries;
     let body = (!body.is_empty()).then(|| Source::new(body, max_body, idempotent && retries > 0));
     if body.is_none() || !expect_continue {
-        headers.remove(header::EXPECT);
+        fields.remove(Known::Expect);
     }
     let request = Outgoing {
         method: &method,
-        target,
-        headers: &headers,
+        target: target.text(&fields),
+        fields: &fields,
         body: body.as_ref(),
         length,
         expect_continue,

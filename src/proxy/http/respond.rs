@@ -3,10 +3,12 @@
 use std::time::SystemTime;
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, StatusCode, header};
+use http::{HeaderValue, StatusCode};
 
+use super::Response;
 use super::body::ResponseBody;
-use super::{Request, Response};
+use crate::fields::{Fields, Known};
+use crate::h1::target::Target;
 
 /// A short plain-text answer that says what is wrong and nothing about the inside.
 pub fn plain(status: StatusCode, why: &str) -> Response {
@@ -16,25 +18,20 @@ pub fn plain(status: StatusCode, why: &str) -> Response {
     } else {
         format!("{} {reason}: {why}\n", status.as_u16())
     };
-    let mut headers = HeaderMap::with_capacity(4);
-    headers.insert(
-        header::CONTENT_TYPE,
-        HeaderValue::from_static("text/plain; charset=utf-8"),
-    );
-    whole(status, headers, text.into())
+    let mut fields = Fields::default();
+    fields.append_text("content-type", b"text/plain; charset=utf-8");
+    whole(status, fields, text.into())
 }
 
 /// A complete body with its fields.
-pub fn whole(status: StatusCode, mut headers: HeaderMap, body: Bytes) -> Response {
-    if !headers.contains_key(header::DATE)
-        && let Ok(date) = HeaderValue::try_from(httpdate::fmt_http_date(SystemTime::now()))
-    {
-        headers.insert(header::DATE, date);
+pub fn whole(status: StatusCode, mut fields: Fields, body: Bytes) -> Response {
+    if !fields.has(Known::Date) {
+        fields.append(Known::Date, httpdate::fmt_http_date(SystemTime::now()).as_bytes());
     }
     let bodiless = status == StatusCode::NO_CONTENT || status == StatusCode::NOT_MODIFIED;
     Response {
         status,
-        headers,
+        fields,
         length: (!bodiless).then_some(body.len() as u64),
         body: if bodiless {
             ResponseBody::Empty
@@ -45,9 +42,9 @@ pub fn whole(status: StatusCode, mut headers: HeaderMap, body: Bytes) -> Respons
 }
 
 /// `redirect = { to, status }`: `{host}`, `{path}`, `{query}` (with its `?`) and `{uri}` are the request's.
-pub fn redirect(to: &str, status: StatusCode, request: &Request, host: &str) -> Response {
-    let (path, query) = (request.uri.path(), request.uri.query());
-    let query = query.map(|q| format!("?{q}")).unwrap_or_default();
+pub fn redirect(to: &str, status: StatusCode, target: &Target, fields: &Fields, host: &str) -> Response {
+    let path = target.path(fields);
+    let query = target.query(fields).map(|q| format!("?{q}")).unwrap_or_default();
     let mut location = String::with_capacity(to.len() + 64);
     let mut rest = to;
     while let Some(open) = rest.find('{') {
@@ -73,9 +70,9 @@ pub fn redirect(to: &str, status: StatusCode, request: &Request, host: &str) -> 
         location = format!("/{inside}");
     }
     let mut response = plain(status, "");
-    match HeaderValue::try_from(location) {
-        Ok(location) => response.headers.insert(header::LOCATION, location),
-        Err(_) => return plain(StatusCode::BAD_REQUEST, "no location can be made of this request"),
-    };
+    if HeaderValue::try_from(&location).is_err() {
+        return plain(StatusCode::BAD_REQUEST, "no location can be made of this request");
+    }
+    response.fields.append(Known::Location, location.as_bytes());
     response
 }

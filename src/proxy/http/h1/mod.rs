@@ -11,13 +11,14 @@ use std::task::Poll;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use http::{HeaderMap, Method, StatusCode, Version, header};
+use http::{Method, StatusCode, Version};
 
 use self::send::{Cut, Form};
 use self::wire::Tunnel;
 pub use self::wire::{ClientBody, Conn};
 use super::body::{RequestBody, ResponseBody, Upgraded};
 use super::{Request, Scope, request, respond, subject, version_label};
+use crate::fields::{Fields, Known};
 use crate::h1::decode::Decoder;
 use crate::h1::encode;
 use crate::h1::framing::Framing;
@@ -248,8 +249,8 @@ async fn exchange(
     }
     let keep = head.keep_alive && !last;
     let request = into_request(conn, head);
-    let inform = |status: StatusCode, headers: &HeaderMap| {
-        encode::informational(&mut conn.wire.borrow_mut().out, status, headers);
+    let inform = |status: StatusCode, fields: &Fields| {
+        encode::informational(&mut conn.wire.borrow_mut().out, status, fields);
     };
     let scope = Scope {
         down,
@@ -322,7 +323,7 @@ async fn exchange(
 }
 
 fn subject_line(conn: &Conn, listener: &Listener, head: &RequestHead) -> crate::telemetry::access::Line {
-    let (host, target) = subject(&head.uri, &head.headers);
+    let (host, target) = subject(&head.target, &head.fields);
     line(&Subject {
         listener: &listener.name,
         client: &conn.down.peer.label,
@@ -330,34 +331,31 @@ fn subject_line(conn: &Conn, listener: &Listener, head: &RequestHead) -> crate::
         host: &host,
         target: &target,
         protocol: version_label(head.version),
-        user_agent: head.headers.get(header::USER_AGENT).map(|v| v.as_bytes()),
+        user_agent: head.fields.get(Known::UserAgent),
     })
 }
 
 fn into_request(conn: &Rc<Conn>, head: RequestHead) -> Request {
     let RequestHead {
         method,
-        uri,
+        target,
         version,
-        headers,
+        fields,
         framing,
         expect_continue,
         upgrade,
         ..
     } = head;
     let (body, length) = match framing {
-        Framing::None => (
-            RequestBody::Empty,
-            headers.contains_key(header::CONTENT_LENGTH).then_some(0),
-        ),
+        Framing::None => (RequestBody::Empty, fields.has(Known::ContentLength).then_some(0)),
         Framing::Length(n) => (RequestBody::H1(ClientBody(conn.clone())), Some(n)),
         Framing::Chunked | Framing::UntilClose => (RequestBody::H1(ClientBody(conn.clone())), None),
     };
     Request {
         method,
-        uri,
+        target,
         version,
-        headers,
+        fields,
         body,
         length,
         expect_continue,

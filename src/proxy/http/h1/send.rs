@@ -65,7 +65,7 @@ pub fn head(conn: &Conn, form: &mut Form, response: &Response) -> BodyLength {
     encode::response(
         &mut conn.wire.borrow_mut().out,
         status,
-        &response.headers,
+        &response.fields,
         length,
         connection,
     );

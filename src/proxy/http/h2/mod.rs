@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http::uri::PathAndQuery;
-use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use http_body::{Body, Frame};
 use hyper::body::Incoming;
 use hyper::server::conn::http2::Builder;
@@ -21,8 +21,10 @@ use tokio::time::Instant;
 
 use self::wire::{SharedWire, Wire};
 use super::body::{RequestBody, ResponseBody};
-use super::{Downstream, Request, Scope, request, respond, subject, version_label};
+use super::{Downstream, Request, Scope, request, respond, version_label};
+use crate::fields::{Fields, Known, Set};
 use crate::h1::host;
+use crate::h1::target::Target;
 use crate::net::deadline::Deadline;
 use crate::net::local::LocalExec;
 use crate::proxy::error::ProxyError;
@@ -40,6 +42,9 @@ const LOOK: Duration = Duration::from_secs(1);
 /// A silent connection is asked whether anybody is there.
 const PING: Duration = Duration::from_secs(30);
 const PONG: Duration = Duration::from_secs(15);
+
+/// Told anew from what is known of the body.
+const CONTENT_LENGTH: Set = Set::of(&[Known::ContentLength]);
 
 /// One connection, as its streams see it.
 struct Conn {
@@ -185,12 +190,11 @@ async fn stream(conn: &Rc<Conn>, message: http::Request<Incoming>) -> http::Resp
     };
     let mut message = http::Response::new(());
     *message.status_mut() = response.status;
-    *message.headers_mut() = response.headers;
+    *message.headers_mut() = response.fields.to_map(CONTENT_LENGTH);
     let mut body = response.body;
     if is_head {
         body = ResponseBody::Empty;
     }
-    message.headers_mut().remove(header::CONTENT_LENGTH);
     let silent = response.status == StatusCode::NO_CONTENT;
     if let Some(length) = response.length.filter(|_| !silent) {
         message
@@ -218,13 +222,16 @@ fn refused(status: StatusCode) -> http::Response<StreamBody> {
 }
 
 fn subject_line(conn: &Conn, listener: &Listener, parts: &http::request::Parts) -> crate::telemetry::access::Line {
-    let (host, target) = subject(&parts.uri, &parts.headers);
+    let host = parts.uri.authority().map(|a| a.as_str());
+    let named = || parts.headers.get(header::HOST).and_then(|host| host.to_str().ok());
+    let host = host.or_else(named).unwrap_or_default();
+    let target = parts.uri.path_and_query().map_or("", |p| p.as_str());
     line(&Subject {
         listener: &listener.name,
         client: &conn.down.peer.label,
         method: parts.method.as_str(),
-        host: &host,
-        target: &target,
+        host,
+        target,
         protocol: version_label(parts.version),
         user_agent: parts.headers.get(header::USER_AGENT).map(|v| v.as_bytes()),
     })
@@ -284,9 +291,9 @@ fn into_request(
     let declared = parts.headers.contains_key(header::CONTENT_LENGTH);
     Ok(Request {
         method: parts.method,
-        uri: Uri::from(path),
+        target: Target::own(path.as_str().to_owned()),
         version: parts.version,
-        headers: parts.headers,
+        fields: Fields::from(&parts.headers),
         length: length.filter(|n| *n > 0 || declared),
         body,
         expect_continue,

@@ -1,0 +1,144 @@
+//! The fields this proxy acts on by itself, as numbers: recognised once, when a message is read, and then found
+//! and passed over without comparing text.
+
+/// A field this proxy acts on. Everything else is [`Known::Other`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Known {
+    Other,
+    Te,
+    Via,
+    Date,
+    Host,
+    Cookie,
+    Expect,
+    Upgrade,
+    Location,
+    Forwarded,
+    XRealIp,
+    Connection,
+    KeepAlive,
+    UserAgent,
+    Authorization,
+    ContentLength,
+    XForwardedFor,
+    XForwardedHost,
+    XForwardedPort,
+    ProxyConnection,
+    TransferEncoding,
+    XForwardedProto,
+    ProxyAuthenticate,
+    ProxyAuthorization,
+}
+
+/// Names by length, in lower case: a name is compared with one or two of them at most.
+const BY_LENGTH: [&[(&str, Known)]; 20] = [
+    &[],
+    &[],
+    &[("te", Known::Te)],
+    &[("via", Known::Via)],
+    &[("host", Known::Host), ("date", Known::Date)],
+    &[],
+    &[("cookie", Known::Cookie), ("expect", Known::Expect)],
+    &[("upgrade", Known::Upgrade)],
+    &[("location", Known::Location)],
+    &[("forwarded", Known::Forwarded), ("x-real-ip", Known::XRealIp)],
+    &[
+        ("connection", Known::Connection),
+        ("user-agent", Known::UserAgent),
+        ("keep-alive", Known::KeepAlive),
+    ],
+    &[],
+    &[],
+    &[("authorization", Known::Authorization)],
+    &[("content-length", Known::ContentLength)],
+    &[("x-forwarded-for", Known::XForwardedFor)],
+    &[
+        ("x-forwarded-host", Known::XForwardedHost),
+        ("x-forwarded-port", Known::XForwardedPort),
+        ("proxy-connection", Known::ProxyConnection),
+    ],
+    &[
+        ("transfer-encoding", Known::TransferEncoding),
+        ("x-forwarded-proto", Known::XForwardedProto),
+    ],
+    &[("proxy-authenticate", Known::ProxyAuthenticate)],
+    &[("proxy-authorization", Known::ProxyAuthorization)],
+];
+
+impl Known {
+    /// Which one `name` is, in whatever case.
+    pub fn of(name: &[u8]) -> Self {
+        let Some(first) = name.first() else { return Self::Other };
+        let first = first.to_ascii_lowercase();
+        let candidates = BY_LENGTH.get(name.len()).copied().unwrap_or_default();
+        candidates
+            .iter()
+            .find(|(known, _)| known.as_bytes()[0] == first && name.eq_ignore_ascii_case(known.as_bytes()))
+            .map_or(Self::Other, |(_, known)| *known)
+    }
+
+    /// Its name in lower case; empty for [`Known::Other`].
+    pub fn name(self) -> &'static str {
+        let all = BY_LENGTH.iter().flat_map(|group| group.iter());
+        let mut found = all.filter(|(_, known)| *known == self);
+        found.next().map_or("", |(name, _)| name)
+    }
+
+    pub(super) const fn bit(self) -> u64 {
+        1 << self as u8
+    }
+}
+
+/// Some of the known fields.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Set(pub(super) u64);
+
+impl Set {
+    pub const fn of(fields: &[Known]) -> Self {
+        let mut bits = 0;
+        let mut i = 0;
+        while i < fields.len() {
+            bits |= fields[i].bit();
+            i += 1;
+        }
+        Self(bits)
+    }
+
+    pub const fn has(self, known: Known) -> bool {
+        self.0 & known.bit() != 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_name_is_found_in_any_case_and_stands_where_its_length_says() {
+        for (length, group) in BY_LENGTH.iter().enumerate() {
+            for (name, known) in *group {
+                assert_eq!(name.len(), length, "{name}");
+                assert_eq!(known.name(), *name);
+                assert_eq!(Known::of(name.as_bytes()), *known);
+                assert_eq!(Known::of(name.to_ascii_uppercase().as_bytes()), *known);
+            }
+        }
+        for other in [
+            "",
+            "x",
+            "hosts",
+            "content_length",
+            "x-forwarded-fox",
+            "a-very-long-name-of-a-field",
+        ] {
+            assert_eq!(Known::of(other.as_bytes()), Known::Other, "{other}");
+        }
+    }
+
+    #[test]
+    fn sets_hold_what_they_were_made_of() {
+        let set = Set::of(&[Known::Host, Known::Via]);
+        assert!(set.has(Known::Host) && set.has(Known::Via) && !set.has(Known::Te) && !set.has(Known::Other));
+    }
+}

@@ -1,0 +1,429 @@
+//! The fields of a message, kept as the text they came as: found without hashing, written without taking them apart.
+//!
+//! A proxy reads few of the fields it carries. So a message's head stays the bytes it was, beside a list of where
+//! each line begins; a field that goes is marked, one that comes is text behind it. `http::HeaderMap` stands at the
+//! edge to hyper alone.
+
+mod known;
+
+use std::fmt;
+use std::ops::Range;
+
+use bytes::{BufMut, Bytes, BytesMut};
+use http::{HeaderMap, HeaderName, HeaderValue};
+
+pub use known::{Known, Set};
+
+/// All fields of a message, in their order.
+#[derive(Clone, Default)]
+pub struct Fields {
+    /// The head they came in.
+    head: Bytes,
+    /// Lines added since.
+    added: Vec<u8>,
+    list: Vec<Line>,
+    /// Bits of the known fields in it.
+    present: u64,
+}
+
+/// One line: where it stands and what it is.
+#[derive(Debug, Clone, Copy)]
+struct Line {
+    /// In the head, or in the text added.
+    name: u32,
+    value: u32,
+    value_len: u32,
+    name_len: u16,
+    known: Known,
+    /// Bits of the constants below.
+    state: u8,
+}
+
+/// The line stands in the text added.
+const ADDED: u8 = 1;
+/// It has been removed.
+const GONE: u8 = 2;
+/// It reads `name: value` CRLF and nothing else, so that it can be copied as it stands.
+const PLAIN: u8 = 4;
+
+/// A head is larger than this counts in, or a name is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TooLarge;
+
+/// Where the fields of a head stand, while it is being read.
+#[derive(Debug)]
+pub struct Found {
+    list: Vec<Line>,
+    present: u64,
+}
+
+impl Found {
+    /// Room for `count` fields, and for those that are added on the way through.
+    pub fn with_capacity(count: usize) -> Self {
+        Self {
+            list: Vec::with_capacity(count + 6),
+            present: 0,
+        }
+    }
+
+    /// The next field of `head`: name and value at these places in it.
+    pub fn add(&mut self, head: &[u8], name: Range<usize>, value: Range<usize>) -> Result<(), TooLarge> {
+        let text = head.get(name.clone()).ok_or(TooLarge)?;
+        let known = Known::of(text);
+        let plain = head.get(name.end..value.start) == Some(b": ")
+            && head.get(value.end..).is_some_and(|rest| rest.starts_with(b"\r\n"));
+        self.list.push(Line {
+            name: name.start.try_into().map_err(|_| TooLarge)?,
+            value: value.start.try_into().map_err(|_| TooLarge)?,
+            value_len: value.len().try_into().map_err(|_| TooLarge)?,
+            name_len: name.len().try_into().map_err(|_| TooLarge)?,
+            known,
+            state: if plain { PLAIN } else { 0 },
+        });
+        self.present |= known.bit();
+        Ok(())
+    }
+
+    /// The fields, in the head they were found in.
+    pub fn within(self, head: Bytes) -> Fields {
+        Fields {
+            head,
+            added: Vec::new(),
+            list: self.list,
+            present: self.present,
+        }
+    }
+}
+
+impl Fields {
+    /// The bytes the fields came in.
+    pub fn head(&self) -> &Bytes {
+        &self.head
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.list.iter().filter(|line| line.state & GONE == 0).count()
+    }
+
+    /// Bytes they take at most when written.
+    pub fn text_len(&self) -> usize {
+        self.head.len() + self.added.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    pub fn has(&self, known: Known) -> bool {
+        self.present & known.bit() != 0
+    }
+
+    /// The value of the first field of this kind.
+    pub fn get(&self, known: Known) -> Option<&[u8]> {
+        self.all(known).next()
+    }
+
+    /// The values of all fields of this kind, in their order.
+    pub fn all(&self, known: Known) -> impl Iterator<Item = &[u8]> {
+        let lines = if self.has(known) { self.list.as_slice() } else { &[] };
+        lines
+            .iter()
+            .filter(move |line| line.known == known && line.state & GONE == 0)
+            .map(|line| self.value(line))
+    }
+
+    /// The values of all fields of this name, in their order.
+    pub fn named<'a>(&'a self, name: &'a HeaderName) -> impl Iterator<Item = &'a [u8]> {
+        let wanted = name.as_str().as_bytes();
+        self.lines()
+            .filter(move |line| line.name_len as usize == wanted.len() && self.name(line).eq_ignore_ascii_case(wanted))
+            .map(|line| self.value(line))
+    }
+
+    /// Names as they stand, and values.
+    pub fn iter(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
+        self.lines().map(|line| (self.name(line), self.value(line)))
+    }
+
+    /// Adds a field at the end.
+    pub fn append(&mut self, known: Known, value: &[u8]) {
+        debug_assert!(known != Known::Other, "a name is needed");
+        self.add(known.name().as_bytes(), known, value);
+    }
+
+    /// Adds a field at the end, of whatever name.
+    pub fn append_named(&mut self, name: &HeaderName, value: &HeaderValue) {
+        let name = name.as_str().as_bytes();
+        self.add(name, Known::of(name), value.as_bytes());
+    }
+
+    /// As [`Self::append_named`], for a name that is written here.
+    pub fn append_text(&mut self, name: &'static str, value: &[u8]) {
+        self.add(name.as_bytes(), Known::of(name.as_bytes()), value);
+    }
+
+    /// Adds the fields of `other`, as text that was made before.
+    pub fn extend(&mut self, other: &Self) {
+        debug_assert!(other.head.is_empty(), "made by adding alone");
+        let base = self.added.len() as u32;
+        self.added.extend_from_slice(&other.added);
+        self.list.extend(other.list.iter().map(|line| Line {
+            name: line.name + base,
+            value: line.value + base,
+            ..*line
+        }));
+        self.present |= other.present;
+    }
+
+    /// One field of this kind with this value, in place of all.
+    pub fn set(&mut self, known: Known, value: &[u8]) {
+        self.remove(known);
+        self.append(known, value);
+    }
+
+    pub fn remove(&mut self, known: Known) {
+        self.remove_all(Set(known.bit()));
+    }
+
+    /// Removes every field of these kinds.
+    pub fn remove_all(&mut self, set: Set) {
+        if self.present & set.0 == 0 {
+            return;
+        }
+        self.present &= !set.0;
+        for line in &mut self.list {
+            if set.has(line.known) {
+                line.state |= GONE;
+            }
+        }
+    }
+
+    /// Removes every field with this name, which need not be a valid one.
+    pub fn remove_named(&mut self, name: &[u8]) {
+        let known = Known::of(name);
+        if known != Known::Other {
+            return self.remove(known);
+        }
+        for at in 0..self.list.len() {
+            if self.name(&self.list[at]).eq_ignore_ascii_case(name) {
+                self.list[at].state |= GONE;
+            }
+        }
+    }
+
+    /// Writes the lines of all fields but those in `except`.
+    pub fn write(&self, out: &mut BytesMut, except: Set) {
+        // Lines that follow one another are copied at once.
+        let mut run = Run::default();
+        for line in self.lines() {
+            if except.has(line.known) {
+                continue;
+            }
+            let begin = line.name as usize;
+            let end = line.value as usize + line.value_len as usize + 2;
+            let added = line.state & ADDED != 0;
+            if line.state & PLAIN == 0 {
+                self.copy(&run, out);
+                run = Run::default();
+                out.put_slice(self.name(line));
+                out.put_slice(b": ");
+                out.put_slice(self.value(line));
+                out.put_slice(b"\r\n");
+            } else if begin == run.end && added == run.added {
+                run.end = end;
+            } else {
+                self.copy(&run, out);
+                run = Run { begin, end, added };
+            }
+        }
+        self.copy(&run, out);
+    }
+
+    /// As hyper has them, without those in `except`.
+    pub fn to_map(&self, except: Set) -> HeaderMap {
+        let mut map = HeaderMap::with_capacity(self.list.len());
+        for line in self.lines() {
+            if except.has(line.known) {
+                continue;
+            }
+            let value = self.value(line);
+            let shared = match line.state & ADDED {
+                0 => HeaderValue::from_maybe_shared(self.head.slice_ref(value)),
+                _ => HeaderValue::from_bytes(value),
+            };
+            // Only valid ones were let in.
+            if let (Ok(name), Ok(value)) = (HeaderName::from_bytes(self.name(line)), shared) {
+                map.append(name, value);
+            }
+        }
+        map
+    }
+
+    fn copy(&self, run: &Run, out: &mut BytesMut) {
+        let text: &[u8] = if run.added { &self.added } else { &self.head };
+        out.put_slice(text.get(run.begin..run.end).unwrap_or_default());
+    }
+
+    fn add(&mut self, name: &[u8], known: Known, value: &[u8]) {
+        // What could end the line early is no value; nothing above lets it come so far.
+        if value.iter().any(|b| matches!(b, b'\r' | b'\n' | 0)) {
+            debug_assert!(false, "invalid value");
+            return;
+        }
+        let begin = self.added.len();
+        self.added.reserve(name.len() + value.len() + 4);
+        self.added.extend_from_slice(name);
+        self.added.extend_from_slice(b": ");
+        self.added.extend_from_slice(value);
+        self.added.extend_from_slice(b"\r\n");
+        self.list.push(Line {
+            name: begin as u32,
+            value: (begin + name.len() + 2) as u32,
+            value_len: value.len() as u32,
+            name_len: name.len() as u16,
+            known,
+            state: ADDED | PLAIN,
+        });
+        self.present |= known.bit();
+    }
+
+    fn lines(&self) -> impl Iterator<Item = &Line> {
+        self.list.iter().filter(|line| line.state & GONE == 0)
+    }
+
+    fn name(&self, line: &Line) -> &[u8] {
+        self.text(line, line.name as usize, line.name_len as usize)
+    }
+
+    fn value(&self, line: &Line) -> &[u8] {
+        self.text(line, line.value as usize, line.value_len as usize)
+    }
+
+    fn text(&self, line: &Line, begin: usize, len: usize) -> &[u8] {
+        let text: &[u8] = if line.state & ADDED != 0 {
+            &self.added
+        } else {
+            &self.head
+        };
+        text.get(begin..begin + len).unwrap_or_default()
+    }
+}
+
+/// Lines that follow one another in one of the texts.
+#[derive(Default)]
+struct Run {
+    begin: usize,
+    end: usize,
+    added: bool,
+}
+
+impl From<&HeaderMap> for Fields {
+    fn from(map: &HeaderMap) -> Self {
+        let text: usize = map
+            .iter()
+            .map(|(name, value)| name.as_str().len() + value.len() + 4)
+            .sum();
+        let mut fields = Self {
+            added: Vec::with_capacity(text),
+            list: Vec::with_capacity(map.len() + 6),
+            ..Self::default()
+        };
+        for (name, value) in map {
+            fields.append_named(name, value);
+        }
+        fields
+    }
+}
+
+impl fmt::Debug for Fields {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let readable = self
+            .iter()
+            .map(|(name, value)| (name.escape_ascii(), value.escape_ascii()));
+        f.debug_map()
+            .entries(readable.map(|(n, v)| (n.to_string(), v.to_string())))
+            .finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As a head's parser would: `text` is lines, CRLF at their ends.
+    fn read(text: &'static str) -> Fields {
+        let mut found = Found::with_capacity(4);
+        let mut at = 0;
+        for line in text.split_inclusive("\r\n") {
+            let colon = line.find(':').unwrap();
+            let value = line[colon + 1..].trim();
+            let begin = at + colon + 1 + line[colon + 1..].find(value).unwrap();
+            let (name, value) = (at..at + colon, begin..begin + value.len());
+            found.add(text.as_bytes(), name, value).unwrap();
+            at += line.len();
+        }
+        found.within(Bytes::from_static(text.as_bytes()))
+    }
+
+    fn written(fields: &Fields, except: &[Known]) -> String {
+        let mut out = BytesMut::new();
+        fields.write(&mut out, Set::of(except));
+        String::from_utf8(out.to_vec()).unwrap()
+    }
+
+    #[test]
+    fn fields_are_found_changed_and_written_in_order() {
+        let mut f = read("Host: a\r\nX-One:  1 \r\nConnection: close\r\nx-one: 2\r\nVia: 1.1 b\r\n");
+        assert_eq!(f.len(), 5);
+        assert_eq!(f.get(Known::Host), Some(&b"a"[..]));
+        assert_eq!(f.get(Known::Te), None);
+        let name = HeaderName::from_static("x-one");
+        assert_eq!(f.named(&name).collect::<Vec<_>>(), [b"1", b"2"]);
+        f.remove(Known::Connection);
+        f.append(Known::XForwardedFor, b"192.0.2.1");
+        f.set(Known::Via, b"1.1 c");
+        assert_eq!(f.all(Known::Via).collect::<Vec<_>>(), [b"1.1 c"]);
+        assert!(!f.has(Known::Connection) && f.has(Known::XForwardedFor));
+        assert_eq!(
+            written(&f, &[Known::Host]),
+            "X-One: 1\r\nx-one: 2\r\nx-forwarded-for: 192.0.2.1\r\nvia: 1.1 c\r\n"
+        );
+        f.remove_named(b"X-ONE");
+        f.remove_named(b"via");
+        assert_eq!(written(&f, &[]), "Host: a\r\nx-forwarded-for: 192.0.2.1\r\n");
+        assert_eq!(f.len(), 2);
+    }
+
+    #[test]
+    fn prepared_fields_are_added_as_they_were_made() {
+        let mut made = Fields::default();
+        made.append(Known::Forwarded, b"for=a");
+        made.append(Known::Via, b"b");
+        let mut f = read("Host: a\r\n");
+        f.append(Known::Te, b"trailers");
+        f.extend(&made);
+        assert_eq!(written(&f, &[Known::Te]), "Host: a\r\nforwarded: for=a\r\nvia: b\r\n");
+        assert_eq!(f.get(Known::Via), Some(&b"b"[..]));
+    }
+
+    #[test]
+    fn there_and_back_as_a_map() {
+        let mut map = HeaderMap::new();
+        map.append("host", "a".parse().unwrap());
+        map.append("x-a", "1".parse().unwrap());
+        map.append("x-a", "2".parse().unwrap());
+        let fields = Fields::from(&map);
+        assert_eq!(fields.to_map(Set::of(&[])), map);
+        assert_eq!(written(&fields, &[]), "host: a\r\nx-a: 1\r\nx-a: 2\r\n");
+        map.remove("host");
+        assert_eq!(fields.to_map(Set::of(&[Known::Host])), map);
+    }
+
+    #[test]
+    fn what_does_not_fit_is_an_error() {
+        let mut found = Found::with_capacity(1);
+        assert_eq!(found.add(b"a: b\r\n", 0..9, 3..4), Err(TooLarge));
+        assert!(found.within(Bytes::new()).is_empty());
+    }
+}
