@@ -69,13 +69,15 @@ const BY_LENGTH: [&[(&str, Known)]; 20] = [
 impl Known {
     /// Which one `name` is, in whatever case.
     pub fn of(name: &[u8]) -> Self {
-        let Some(first) = name.first() else { return Self::Other };
-        let first = first.to_ascii_lowercase();
-        let candidates = BY_LENGTH.get(name.len()).copied().unwrap_or_default();
-        candidates
-            .iter()
-            .find(|(known, _)| known.as_bytes()[0] == first && name.eq_ignore_ascii_case(known.as_bytes()))
-            .map_or(Self::Other, |(_, known)| *known)
+        let Some(candidates) = BY_LENGTH.get(name.len()) else {
+            return Self::Other;
+        };
+        for (known, field) in *candidates {
+            if is(name, known.as_bytes()) {
+                return *field;
+            }
+        }
+        Self::Other
     }
 
     /// Its name in lower case; empty for [`Known::Other`].
@@ -88,6 +90,24 @@ impl Known {
     pub(super) const fn bit(self) -> u64 {
         1 << self as u8
     }
+}
+
+/// Whether `name` is `known`, which is in lower case and as long. Most are told apart by their first byte, the rest is
+/// compared a word at a time.
+fn is(name: &[u8], known: &[u8]) -> bool {
+    const LOWER: u64 = u64::from_ne_bytes([0x20; 8]);
+    if name.first().map(|b| b | 0x20) != known.first().copied() {
+        return false;
+    }
+    let (names, name_rest) = name.as_chunks::<8>();
+    let (knowns, known_rest) = known.as_chunks::<8>();
+    // The bit makes letters lower case and leaves `-` and digits. What else it would make a letter or `-` of (control
+    // characters, `@` and the like) stands in no name.
+    let words = names
+        .iter()
+        .zip(knowns)
+        .all(|(a, b)| u64::from_ne_bytes(*a) | LOWER == u64::from_ne_bytes(*b) | LOWER);
+    words && name_rest.eq_ignore_ascii_case(known_rest)
 }
 
 /// Some of the known fields.

@@ -46,6 +46,15 @@ const GONE: u8 = 2;
 /// It reads `name: value` CRLF and nothing else, so that it can be copied as it stands.
 const PLAIN: u8 = 4;
 
+/// A piece of a value.
+#[derive(Debug, Clone, Copy)]
+pub enum Part<'a> {
+    /// Without CR, LF and NUL.
+    Text(&'a [u8]),
+    /// The value of the first field of this kind.
+    Of(Known),
+}
+
 /// A head is larger than this counts in, or a name is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TooLarge;
@@ -152,6 +161,29 @@ impl Fields {
         self.add(known.name().as_bytes(), known, value);
     }
 
+    /// Adds a field at the end whose value is made of `parts`.
+    pub fn append_parts(&mut self, known: Known, parts: &[Part<'_>]) {
+        debug_assert!(known != Known::Other, "a name is needed");
+        let begin = self.begin_line(known.name().as_bytes());
+        for part in parts {
+            match part {
+                Part::Text(text) => self.added.extend_from_slice(text),
+                Part::Of(field) => {
+                    let Some(line) = self.lines().find(|line| line.known == *field).copied() else {
+                        continue;
+                    };
+                    let place = line.value as usize..line.value as usize + line.value_len as usize;
+                    if line.state & ADDED != 0 {
+                        self.added.extend_from_within(place);
+                    } else {
+                        self.added.extend_from_slice(self.head.get(place).unwrap_or_default());
+                    }
+                }
+            }
+        }
+        self.end_line(begin, known.name().len(), known);
+    }
+
     /// Adds a field at the end, of whatever name.
     pub fn append_named(&mut self, name: &HeaderName, value: &HeaderValue) {
         let name = name.as_str().as_bytes();
@@ -161,19 +193,6 @@ impl Fields {
     /// As [`Self::append_named`], for a name that is written here.
     pub fn append_text(&mut self, name: &'static str, value: &[u8]) {
         self.add(name.as_bytes(), Known::of(name.as_bytes()), value);
-    }
-
-    /// Adds the fields of `other`, as text that was made before.
-    pub fn extend(&mut self, other: &Self) {
-        debug_assert!(other.head.is_empty(), "made by adding alone");
-        let base = self.added.len() as u32;
-        self.added.extend_from_slice(&other.added);
-        self.list.extend(other.list.iter().map(|line| Line {
-            name: line.name + base,
-            value: line.value + base,
-            ..*line
-        }));
-        self.present |= other.present;
     }
 
     /// One field of this kind with this value, in place of all.
@@ -267,24 +286,37 @@ impl Fields {
 
     fn add(&mut self, name: &[u8], known: Known, value: &[u8]) {
         // What could end the line early is no value; nothing above lets it come so far.
-        if value.iter().any(|b| matches!(b, b'\r' | b'\n' | 0)) {
+        if memchr::memchr3(b'\r', b'\n', 0, value).is_some() {
             debug_assert!(false, "invalid value");
             return;
         }
+        let begin = self.begin_line(name);
+        self.added.extend_from_slice(value);
+        self.end_line(begin, name.len(), known);
+    }
+
+    fn begin_line(&mut self, name: &[u8]) -> usize {
+        if self.added.capacity() == 0 {
+            // Where one is added others follow: forwarding fields.
+            self.added.reserve(512);
+        }
         let begin = self.added.len();
-        self.added.reserve(name.len() + value.len() + 4);
         self.added.extend_from_slice(name);
         self.added.extend_from_slice(b": ");
-        self.added.extend_from_slice(value);
-        self.added.extend_from_slice(b"\r\n");
+        begin
+    }
+
+    fn end_line(&mut self, begin: usize, name_len: usize, known: Known) {
+        let value = begin + name_len + 2;
         self.list.push(Line {
             name: begin as u32,
-            value: (begin + name.len() + 2) as u32,
-            value_len: value.len() as u32,
-            name_len: name.len() as u16,
+            value: value as u32,
+            value_len: (self.added.len() - value) as u32,
+            name_len: name_len as u16,
             known,
             state: ADDED | PLAIN,
         });
+        self.added.extend_from_slice(b"\r\n");
         self.present |= known.bit();
     }
 
@@ -396,15 +428,15 @@ mod tests {
     }
 
     #[test]
-    fn prepared_fields_are_added_as_they_were_made() {
-        let mut made = Fields::default();
-        made.append(Known::Forwarded, b"for=a");
-        made.append(Known::Via, b"b");
+    fn values_are_made_of_parts_wherever_these_stand() {
         let mut f = read("Host: a\r\n");
-        f.append(Known::Te, b"trailers");
-        f.extend(&made);
-        assert_eq!(written(&f, &[Known::Te]), "Host: a\r\nforwarded: for=a\r\nvia: b\r\n");
-        assert_eq!(f.get(Known::Via), Some(&b"b"[..]));
+        f.append_parts(Known::Via, &[Part::Text(b"1 "), Part::Of(Known::Host)]);
+        f.append_parts(
+            Known::Te,
+            &[Part::Of(Known::Via), Part::Text(b";"), Part::Of(Known::Cookie)],
+        );
+        assert_eq!(written(&f, &[]), "Host: a\r\nvia: 1 a\r\nte: 1 a;\r\n");
+        assert_eq!(f.get(Known::Te), Some(&b"1 a;"[..]));
     }
 
     #[test]

@@ -39,6 +39,10 @@ fn is_port(port: &[u8]) -> bool {
 /// The host of a valid authority in lower case, without port and trailing dot; brackets stay. Borrows when
 /// nothing changes.
 pub fn name(authority: &str) -> Cow<'_, str> {
+    let plain = |b: u8| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~');
+    if authority.bytes().all(plain) && !authority.ends_with('.') {
+        return Cow::Borrowed(authority);
+    }
     let end = match authority.rfind(']') {
         Some(bracket) => bracket + 1,
         None => authority.find(':').unwrap_or(authority.len()),

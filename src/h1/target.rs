@@ -49,14 +49,10 @@ impl Target {
         }
     }
 
-    /// Without the query.
-    pub fn path<'a>(&'a self, fields: &'a Fields) -> &'a str {
-        self.text(fields).get(..self.path).unwrap_or_default()
-    }
-
-    /// Without its `?`.
-    pub fn query<'a>(&'a self, fields: &'a Fields) -> Option<&'a str> {
-        self.text(fields).get(self.path + 1..)
+    /// Path, and query without its `?`.
+    pub fn parts<'a>(&'a self, fields: &'a Fields) -> (&'a str, Option<&'a str>) {
+        let text = self.text(fields);
+        (text.get(..self.path).unwrap_or_default(), text.get(self.path + 1..))
     }
 }
 
@@ -80,11 +76,7 @@ mod tests {
             (Target::own("/x?".into()), "/x", Some("")),
             (Target::own("*".into()), "*", None),
         ] {
-            assert_eq!(
-                (target.path(&fields), target.query(&fields)),
-                (path, query),
-                "{target:?}"
-            );
+            assert_eq!(target.parts(&fields), (path, query), "{target:?}");
         }
     }
 }

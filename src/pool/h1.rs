@@ -5,6 +5,7 @@ use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
 use http::Method;
@@ -121,12 +122,20 @@ impl H1 {
         }
     }
 
-    /// The next step of a response body.
-    pub fn poll_body(&mut self, cx: &mut Context<'_>, decoder: &mut Decoder) -> Poll<Result<Step, ReadError>> {
+    /// The next step of a response body, which may pause for `pause`.
+    pub fn poll_body(
+        &mut self,
+        cx: &mut Context<'_>,
+        decoder: &mut Decoder,
+        pause: Duration,
+    ) -> Poll<Result<Step, ReadError>> {
         loop {
             match decoder.decode(&mut self.read) {
                 Ok(Step::More) => {}
-                Ok(step) => return Poll::Ready(Ok(step)),
+                Ok(step) => {
+                    self.deadline.clear();
+                    return Poll::Ready(Ok(step));
+                }
                 Err(e) => return Poll::Ready(Err(ReadError::Malformed(e))),
             }
             match self.poll_fill(cx) {
@@ -139,6 +148,7 @@ impl H1 {
                 Poll::Ready(Ok(_)) => {}
                 Poll::Ready(Err(e)) => return Poll::Ready(Err(ReadError::Broken(e))),
                 Poll::Pending => {
+                    self.deadline.set_if_clear(pause);
                     ready!(self.deadline.poll(cx));
                     return Poll::Ready(Err(ReadError::TimedOut));
                 }

@@ -89,12 +89,13 @@ impl Record {
         }
     }
 
-    /// Counts and logs it.
-    pub fn finish(&mut self) {
+    /// Counts and logs it, once; tells when.
+    pub fn finish(&mut self) -> Instant {
+        let now = Instant::now();
         if std::mem::replace(&mut self.finished, true) {
-            return;
+            return now;
         }
-        let took = self.started.elapsed();
+        let took = now - self.started;
         if let Some(series) = &self.series {
             series.local(self.worker.id).record(self.status.as_u16(), took);
         }
@@ -104,6 +105,7 @@ impl Record {
             line.total = took;
             self.worker.access.send(line);
         }
+        now
     }
 }
 

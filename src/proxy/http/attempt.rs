@@ -53,12 +53,13 @@ pub struct Outgoing<'a> {
     pub idempotent: bool,
 }
 
-/// Tries `active`'s endpoint.
+/// Tries `active`'s endpoint. `begun`: now, or so little before that it makes no difference to time-outs.
 pub async fn attempt(
     scope: &Scope<'_>,
     upstream: &Upstream,
     request: &Outgoing<'_>,
     active: Active,
+    mut begun: Instant,
     record: &mut Record,
 ) -> Result<Response, ProxyError> {
     let worker = &scope.down.worker;
@@ -75,15 +76,16 @@ pub async fn attempt(
         let (lease, reused) = match lease.take() {
             Some(lease) => (lease, true),
             None => {
-                let begun = Instant::now();
+                let before = begun;
                 let lease = connect(scope, upstream, &endpoint, switches).await?;
-                record.note(|line| line.connect = Some(begun.elapsed()));
+                begun = Instant::now();
+                record.note(|line| line.connect = Some(begun - before));
                 let reused = matches!(&lease, Lease::H2(lease) if lease.reused);
                 (lease, reused)
             }
         };
         let answered = match lease {
-            Lease::H1(lease) => over_h1(scope, upstream, request, lease.conn).await,
+            Lease::H1(lease) => over_h1(scope, upstream, request, lease.conn, begun).await,
             Lease::H2(lease) => over_h2(upstream, request, lease).await,
         };
         match answered {
@@ -162,6 +164,7 @@ async fn over_h1(
     upstream: &Upstream,
     request: &Outgoing<'_>,
     conn: Rc<RefCell<H1>>,
+    begun: Instant,
 ) -> Result<Answer, ProxyError> {
     let timeout = upstream.settings.response_timeout;
     let chunked = request.body.is_some() && request.length.is_none();
@@ -184,7 +187,7 @@ async fn over_h1(
             length,
             connection,
         );
-        conn.deadline.set(timeout);
+        conn.deadline.set_at(begun + timeout);
     }
     let mut pump = request
         .body
@@ -295,7 +298,7 @@ fn finish_h1(scope: &Scope<'_>, upstream: &Upstream, exchange: Exchange, active:
     };
     strip_hop_by_hop(&mut head.fields);
     let read_timeout = upstream.settings.read_timeout;
-    conn.borrow_mut().deadline.set(read_timeout);
+    conn.borrow_mut().deadline.clear();
     let mut body = H1Body {
         conn,
         decoder: Decoder::new(head.framing),

@@ -121,16 +121,7 @@ impl H1Body {
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, ProxyError>>> {
         let step = {
             let mut conn = self.conn.borrow_mut();
-            match conn.poll_body(cx, &mut self.decoder) {
-                Poll::Pending => return Poll::Pending,
-                Poll::Ready(Ok(Step::Data(data))) => {
-                    if !self.decoder.is_end() {
-                        conn.deadline.set(self.read_timeout);
-                    }
-                    Ok(Step::Data(data))
-                }
-                Poll::Ready(other) => other,
-            }
+            ready!(conn.poll_body(cx, &mut self.decoder, self.read_timeout))
         };
         match step {
             Ok(Step::Data(data)) => {

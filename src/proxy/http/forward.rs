@@ -6,7 +6,7 @@ use http::Version;
 use ipnet::IpNet;
 
 use super::Downstream;
-use crate::fields::{Fields, Known, Set};
+use crate::fields::{Fields, Known, Part, Set};
 
 /// What belongs to one connection alone (RFC 9110 section 7.6.1).
 const HOP_BY_HOP: Set = Set::of(&[
@@ -74,69 +74,57 @@ pub fn strip_hop_by_hop(fields: &mut Fields) {
 pub fn set_forwarding(fields: &mut Fields, down: &Downstream, trusted: &[IpNet], version: Version) {
     let trust = !trusted.is_empty() && trusted.iter().any(|net| net.contains(&down.peer.ip));
     let proto: &[u8] = if down.tls { b"https" } else { b"http" };
-    let host = fields.get(Known::Host).unwrap_or_default().to_vec();
-    let forwarded = forwarded(down, &host, proto);
-    let client = down.forwarded_for.as_bytes();
-    if trust {
-        add_to_list(fields, Known::XForwardedFor, client);
-        if !fields.has(Known::XForwardedProto) {
-            fields.append(Known::XForwardedProto, proto);
-        }
-        if !fields.has(Known::XForwardedHost) && !host.is_empty() {
-            fields.append(Known::XForwardedHost, &host);
-        }
-        add_to_list(fields, Known::Forwarded, &forwarded);
-    } else {
+    if !trust {
         fields.remove_all(CLAIMS);
-        fields.append(Known::XForwardedFor, client);
-        fields.append(Known::XForwardedProto, proto);
-        if !host.is_empty() {
-            fields.append(Known::XForwardedHost, &host);
-        }
-        fields.append(Known::Forwarded, &forwarded);
     }
+    let host = fields.get(Known::Host).unwrap_or_default();
+    let named = !host.is_empty();
+    // Forwarded (RFC 7239 section 4) has IPv6 in brackets and quotes, and what is no token in quotes.
+    let token = |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_');
+    let quote: &[u8] = if host.iter().all(token) { b"" } else { b"\"" };
+    let client = down.forwarded_for.as_bytes();
+    let (open, close): (&[u8], &[u8]) = match down.peer.ip {
+        IpAddr::V4(_) => (b"for=", b""),
+        IpAddr::V6(_) => (b"for=\"[", b"]\""),
+    };
+
+    add_to_list(fields, Known::XForwardedFor, &[Part::Text(client)]);
+    if !fields.has(Known::XForwardedProto) {
+        fields.append(Known::XForwardedProto, proto);
+    }
+    if named && !fields.has(Known::XForwardedHost) {
+        fields.append_parts(Known::XForwardedHost, &[Part::Of(Known::Host)]);
+    }
+    let element = [
+        Part::Text(open),
+        Part::Text(client),
+        Part::Text(close),
+        Part::Text(if named { b";host=" } else { b"" }),
+        Part::Text(quote),
+        Part::Of(Known::Host),
+        Part::Text(quote),
+        Part::Text(b";proto="),
+        Part::Text(proto),
+    ];
+    add_to_list(fields, Known::Forwarded, &element);
     let via: &[u8] = match version {
         Version::HTTP_10 => b"1.0 evenkeel",
         Version::HTTP_11 => b"1.1 evenkeel",
         _ => b"2 evenkeel",
     };
-    add_to_list(fields, Known::Via, via);
-}
-
-/// One element of Forwarded (RFC 7239 section 4): IPv6 in brackets and quotes.
-fn forwarded(down: &Downstream, host: &[u8], proto: &[u8]) -> Vec<u8> {
-    let mut text = Vec::with_capacity(48 + down.forwarded_for.len() + host.len());
-    let (open, close): (&[u8], &[u8]) = match down.peer.ip {
-        IpAddr::V4(_) => (b"for=", b""),
-        IpAddr::V6(_) => (b"for=\"[", b"]\""),
-    };
-    for part in [open, down.forwarded_for.as_bytes(), close] {
-        text.extend_from_slice(part);
-    }
-    if !host.is_empty() {
-        let token = |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_');
-        let quote: &[u8] = if host.iter().all(token) { b"" } else { b"\"" };
-        for part in [b";host=", quote, host, quote] {
-            text.extend_from_slice(part);
-        }
-    }
-    text.extend_from_slice(b";proto=");
-    text.extend_from_slice(proto);
-    text
+    add_to_list(fields, Known::Via, &[Part::Text(via)]);
 }
 
 /// Adds an element to a list: all lines of a field become one.
-fn add_to_list(fields: &mut Fields, field: Known, element: &[u8]) {
+fn add_to_list(fields: &mut Fields, field: Known, element: &[Part<'_>]) {
     if !fields.has(field) {
-        return fields.append(field, element);
+        return fields.append_parts(field, element);
     }
-    let mut all = Vec::new();
-    for line in fields.all(field) {
-        all.extend_from_slice(line);
-        all.extend_from_slice(b", ");
-    }
-    all.extend_from_slice(element);
-    fields.set(field, &all);
+    let lines: Vec<Vec<u8>> = fields.all(field).map(<[u8]>::to_vec).collect();
+    let so_far = lines.join(&b", "[..]);
+    let all = [&[Part::Text(&so_far), Part::Text(b", ")], element].concat();
+    fields.remove(field);
+    fields.append_parts(field, &all);
 }
 
 #[cfg(test)]
@@ -186,7 +174,7 @@ mod tests {
     #[test]
     fn lists_grow_into_one_line() {
         let mut fields = fields(&[("via", "1.0 a"), ("via", "1.1 b")]);
-        add_to_list(&mut fields, Known::Via, b"2 evenkeel");
+        add_to_list(&mut fields, Known::Via, &[Part::Text(b"2 evenkeel")]);
         assert_eq!(list(&fields), [("via", "1.0 a, 1.1 b, 2 evenkeel")]);
     }
 }

@@ -49,8 +49,10 @@ async fn act(scope: &Scope<'_>, mut request: Request, record: &mut Record) -> Re
     record.count_in(&scope.http.unrouted);
     let fields = &request.fields;
     // `OPTIONS *` asks about the server as a whole: it is routed as `/` is.
-    let asterisk = request.method == Method::OPTIONS && request.target.path(fields) == "*";
-    let raw = if asterisk { "/" } else { request.target.path(fields) };
+    let (raw, query) = match request.target.parts(fields) {
+        ("*", None) if request.method == Method::OPTIONS => ("/", None),
+        parts => parts,
+    };
     let path = route::normalise(raw).map_err(|e| ProxyError::new(Kind::BadRequest, e.to_string()))?;
     let host = fields.get(Known::Host).unwrap_or_default();
     let host = host::name(std::str::from_utf8(host).unwrap_or_default());
@@ -58,7 +60,7 @@ async fn act(scope: &Scope<'_>, mut request: Request, record: &mut Record) -> Re
         source: scope.down.peer.ip,
         host: &host,
         path: &path.route,
-        query: request.target.query(fields),
+        query,
         headers: fields,
     };
     let found = scope.http.table.find(&route::Request {
@@ -87,7 +89,7 @@ async fn act(scope: &Scope<'_>, mut request: Request, record: &mut Record) -> Re
     let (upstream, key) = choose(scope, forward, &place, record)?;
     // Sent as it came, unless the path had to be brought into another form.
     if path.forward != raw {
-        request.target = Target::own(match place.query {
+        request.target = Target::own(match query {
             None => path.forward.into_owned(),
             Some(query) => format!("{}?{query}", path.forward),
         });
@@ -202,7 +204,7 @@ async fn send(
             },
             outcome: Outcome::Cancelled,
         };
-        match attempt(scope, upstream, &request, active, record).await {
+        match attempt(scope, upstream, &request, active, counted.begun, record).await {
             Ok(response) => {
                 let outcome = if response.status.is_server_error() {
                     Outcome::ServerError

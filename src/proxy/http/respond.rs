@@ -43,8 +43,8 @@ pub fn whole(status: StatusCode, mut fields: Fields, body: Bytes) -> Response {
 
 /// `redirect = { to, status }`: `{host}`, `{path}`, `{query}` (with its `?`) and `{uri}` are the request's.
 pub fn redirect(to: &str, status: StatusCode, target: &Target, fields: &Fields, host: &str) -> Response {
-    let path = target.path(fields);
-    let query = target.query(fields).map(|q| format!("?{q}")).unwrap_or_default();
+    let (path, query) = target.parts(fields);
+    let query = query.map(|q| format!("?{q}")).unwrap_or_default();
     let mut location = String::with_capacity(to.len() + 64);
     let mut rest = to;
     while let Some(open) = rest.find('{') {

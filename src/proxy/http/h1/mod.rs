@@ -3,6 +3,7 @@
 //! A connection at rest is a socket and a small task: what a request needs is taken when its first byte arrives and
 //! given back when nothing follows.
 
+mod end;
 mod send;
 mod wire;
 
@@ -12,7 +13,9 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http::{Method, StatusCode, Version};
+use tokio::time::Instant;
 
+use self::end::{DRAIN, abort, drained, linger, say_goodbye};
 use self::send::{Cut, Form};
 use self::wire::Tunnel;
 pub use self::wire::{ClientBody, Conn};
@@ -30,9 +33,8 @@ use crate::proxy::record::{Record, Subject, line};
 use crate::snapshot::{Http, Listener};
 use crate::tls::io::Io;
 
-/// A body the client still sends after its answer is read up to here, so that the connection can go on.
-const DRAIN: u64 = 256 * 1024;
-const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
+/// A connection that was busy keeps what its next request needs for so long: most requests follow soon.
+const WARM: Duration = Duration::from_millis(500);
 /// After a reload or a stop, how long a connection at rest may still bring a request that was on its way.
 const LAST_CALL: Duration = Duration::from_millis(500);
 
@@ -45,7 +47,8 @@ pub enum Served {
 
 /// What follows a burst of requests.
 enum Next {
-    Rest,
+    /// Nothing came for so long.
+    Rest(Duration),
     Close,
     H2,
 }
@@ -54,13 +57,14 @@ enum Next {
 pub async fn serve(conn: Conn) -> Served {
     let conn = Rc::new(conn);
     let mut served = 0;
+    let mut rested = None;
     loop {
-        if conn.wire.borrow().read.is_empty() && !rest(&conn, served == 0).await {
+        if conn.wire.borrow().read.is_empty() && !rest(&conn, rested).await {
             break;
         }
         // In a box, so that a connection at rest does not hold the room its requests need.
         match Box::pin(burst(&conn, &mut served)).await {
-            Next::Rest => {}
+            Next::Rest(already) => rested = Some(already),
             Next::Close => break,
             Next::H2 => {
                 return match Rc::try_unwrap(conn) {
@@ -76,19 +80,27 @@ pub async fn serve(conn: Conn) -> Served {
     Served::Closed
 }
 
-/// Waits for the first byte of a request. `false`: none comes.
-async fn rest(conn: &Conn, first: bool) -> bool {
+/// Waits for the first byte of a request, holding nothing. `rested`: for how long it has waited since the last one; the
+/// first has none before it. `false`: none comes.
+async fn rest(conn: &Conn, rested: Option<Duration>) -> bool {
     let worker = &conn.down.worker;
     {
         let held = worker.snapshot.get();
         let Some(http) = held.listener(conn.down.slot).and_then(|l| l.http()) else {
             return false;
         };
-        let timeout = if first { http.header_timeout } else { http.idle_timeout };
+        let timeout = match rested {
+            None => http.header_timeout,
+            Some(rested) => http.idle_timeout.saturating_sub(rested),
+        };
         conn.wire.borrow_mut().deadline.set(timeout);
     }
     let mut changed = std::pin::pin!(worker.changed.notified());
-    let mut last_call = false;
+    // It was not told of what changed while it was busy.
+    let mut last_call = !worker.keeps(conn.down.slot);
+    if last_call {
+        conn.wire.borrow_mut().deadline.set(LAST_CALL);
+    }
     std::future::poll_fn(|cx| {
         if let Poll::Ready(read) = conn.poll_first(cx) {
             conn.wire.borrow_mut().deadline.clear();
@@ -107,34 +119,52 @@ async fn rest(conn: &Conn, first: bool) -> bool {
     .await
 }
 
-/// Requests as long as bytes of the next are there.
+/// Requests as long as each follows soon on the one before.
 async fn burst(conn: &Rc<Conn>, served: &mut u64) -> Next {
     loop {
-        let held = conn.down.worker.snapshot.get();
-        let Some(listener) = held.listener(conn.down.slot) else {
-            return Next::Close;
+        let (ended, idle_timeout) = match next(conn, served).await {
+            Ok(answered) => answered,
+            Err(next) => return next,
         };
-        let Some(http) = listener.http() else {
-            return Next::Close;
-        };
-        let head = match read_head(conn, http, *served == 0).await {
-            Ok(head) => head,
-            Err(NoHead::H2) => return Next::H2,
-            Err(NoHead::Gone) => return Next::Close,
-            Err(NoHead::Refused(status, why)) => {
-                refuse(conn, listener, http, held.access_log, status, why).await;
-                return Next::Close;
-            }
-        };
-        *served += 1;
-        let last = http.max_requests.is_some_and(|max| *served >= max) || !conn.down.worker.keeps(conn.down.slot);
-        if !exchange(conn, listener, http, held.access_log, head, last).await {
-            return Next::Close;
+        if !conn.wire.borrow().read.is_empty() {
+            continue;
         }
-        if conn.wire.borrow().read.is_empty() {
-            return Next::Rest;
+        let warm = WARM.min(idle_timeout);
+        conn.wire.borrow_mut().deadline.set_at(ended + warm);
+        let more = std::future::poll_fn(|cx| {
+            if let Poll::Ready(read) = conn.poll_first(cx) {
+                conn.wire.borrow_mut().deadline.clear();
+                let gone = !matches!(read, Ok(n) if n > 0);
+                return Poll::Ready(gone.then_some(Next::Close));
+            }
+            let cold = conn.wire.borrow_mut().deadline.poll(cx);
+            cold.map(|()| Some(Next::Rest(warm)))
+        });
+        if let Some(next) = more.await {
+            return next;
         }
     }
+}
+
+/// One request, of which the first bytes are there. Tells when it had been answered, and how long the next may take to
+/// come.
+async fn next(conn: &Rc<Conn>, served: &mut u64) -> Result<(Instant, Duration), Next> {
+    let held = conn.down.worker.snapshot.get();
+    let listener = held.listener(conn.down.slot).ok_or(Next::Close)?;
+    let http = listener.http().ok_or(Next::Close)?;
+    let head = match read_head(conn, http, *served == 0).await {
+        Ok(head) => head,
+        Err(NoHead::H2) => return Err(Next::H2),
+        Err(NoHead::Gone) => return Err(Next::Close),
+        Err(NoHead::Refused(status, why)) => {
+            refuse(conn, listener, http, held.access_log, status, why).await;
+            return Err(Next::Close);
+        }
+    };
+    *served += 1;
+    let last = http.max_requests.is_some_and(|max| *served >= max) || !conn.down.worker.keeps(conn.down.slot);
+    let ended = exchange(conn, listener, http, held.access_log, head, last).await;
+    ended.map(|at| (at, http.idle_timeout)).ok_or(Next::Close)
 }
 
 /// Why there is no request.
@@ -228,7 +258,7 @@ async fn refuse(
     }
 }
 
-/// One request and its response. `false`: the connection is at its end.
+/// One request and its response. Tells when it was answered; `None`: the connection is at its end.
 async fn exchange(
     conn: &Rc<Conn>,
     listener: &Listener,
@@ -236,7 +266,7 @@ async fn exchange(
     logged: bool,
     head: RequestHead,
     last: bool,
-) -> bool {
+) -> Option<Instant> {
     let down = &conn.down;
     let mut record = Record::begin(&down.worker, logged, || subject_line(conn, listener, &head));
     let (method, version) = (head.method.clone(), head.version);
@@ -247,7 +277,8 @@ async fn exchange(
         wire.owes_continue = head.expect_continue && head.framing != Framing::None;
         wire.body_bytes = 0;
     }
-    let keep = head.keep_alive && !last;
+    let asked_to_keep = head.keep_alive;
+    let keep = asked_to_keep && !last;
     let request = into_request(conn, head);
     let inform = |status: StatusCode, fields: &Fields| {
         encode::informational(&mut conn.wire.borrow_mut().out, status, fields);
@@ -280,9 +311,7 @@ async fn exchange(
         })
         .await
     };
-    let Some(mut response) = answered.filter(|r| r.status != crate::proxy::error::CLIENT_GONE) else {
-        return false;
-    };
+    let mut response = answered.filter(|r| r.status != crate::proxy::error::CLIENT_GONE)?;
     let mut form = Form {
         version,
         is_head: method == Method::HEAD,
@@ -304,22 +333,31 @@ async fn exchange(
             });
             record.finish();
             abort(conn);
-            return false;
+            return None;
         }
     }
     if let ResponseBody::Upgraded(upgraded) = response.body {
         tunnel(conn, *upgraded, http, &mut record).await;
         record.finish();
-        return false;
+        return None;
     }
     // The rest of the request's body is nobody's now.
     drop(response);
-    record.finish();
+    let ended = record.finish();
     if form.keep && drained(conn).await {
-        return true;
+        return Some(ended);
     }
-    linger(conn).await;
-    false
+    // A client that asked for the end sends nothing more: nothing is left that could reset the answer on its way.
+    let silent = !asked_to_keep && {
+        let wire = conn.wire.borrow();
+        wire.decoder.is_end() && wire.read.is_empty()
+    };
+    if silent {
+        say_goodbye(conn).await;
+    } else {
+        linger(conn).await;
+    }
+    None
 }
 
 fn subject_line(conn: &Conn, listener: &Listener, head: &RequestHead) -> crate::telemetry::access::Line {
@@ -378,67 +416,6 @@ fn may_go_on(conn: &Conn, body: &ResponseBody) -> bool {
     };
     let short = wire.decoder.remaining().is_some_and(|n| n <= DRAIN) && !wire.owes_continue;
     wire.decoder.is_end() || uploading || short
-}
-
-/// Throws away what is left of the request's body. `false`: too much, or it does not come.
-async fn drained(conn: &Rc<Conn>) -> bool {
-    if conn.wire.borrow().broken || conn.wire.borrow().owes_continue {
-        return false;
-    }
-    if conn.wire.borrow().decoder.is_end() {
-        return true;
-    }
-    let mut body = ClientBody(conn.clone());
-    let mut left = DRAIN;
-    let rest = std::future::poll_fn(|cx| {
-        loop {
-            match std::task::ready!(body.poll_frame(cx)) {
-                None => return Poll::Ready(true),
-                Some(Err(_)) => return Poll::Ready(false),
-                Some(Ok(frame)) => {
-                    let n = frame.data_ref().map_or(0, |data| data.len() as u64);
-                    match left.checked_sub(n) {
-                        Some(rest) => left = rest,
-                        None => return Poll::Ready(false),
-                    }
-                }
-            }
-        }
-    });
-    tokio::time::timeout(DRAIN_TIMEOUT, rest).await.unwrap_or(false)
-}
-
-/// Closes so that the last answer arrives: a socket closed with unread bytes would reset the connection under it
-/// (RFC 9112 section 9.6).
-async fn linger(conn: &Conn) {
-    let work = async {
-        let shut = std::future::poll_fn(|cx| {
-            let wire = &mut *conn.wire.borrow_mut();
-            wire.read = BytesMut::new();
-            tokio::io::AsyncWrite::poll_shutdown(std::pin::Pin::new(&mut wire.io), cx)
-        });
-        if shut.await.is_err() {
-            return;
-        }
-        let mut left = DRAIN as usize;
-        std::future::poll_fn(|cx| {
-            loop {
-                let read = std::task::ready!(conn.poll_first(cx)).unwrap_or(0);
-                conn.wire.borrow_mut().read.clear();
-                left = left.saturating_sub(read);
-                if read == 0 || left == 0 {
-                    return Poll::Ready(());
-                }
-            }
-        })
-        .await;
-    };
-    let _ = tokio::time::timeout(DRAIN_TIMEOUT, work).await;
-}
-
-/// A response that ends early must not look complete: the connection is reset.
-fn abort(conn: &Conn) {
-    conn.wire.borrow().io.stream().reset_on_close();
 }
 
 /// Bytes both ways after 101.
