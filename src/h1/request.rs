@@ -182,7 +182,7 @@ fn build(
         Some(_) => return Err(RequestError::Expectation),
     };
     let upgrade = match headers.get(header::UPGRADE) {
-        Some(value) if connection.upgrade && version == Version::HTTP_11 => Some(value.clone()),
+        Some(value) if connection.upgrade && version == Version::HTTP_11 && !names_h2c(value) => Some(value.clone()),
         _ => None,
     };
     Ok(RequestHead {
@@ -195,6 +195,13 @@ fn build(
         expect_continue,
         upgrade,
     })
+}
+
+/// An endpoint that took it up would speak HTTP/2 with the client through a tunnel, past every route and rule here.
+/// The upgrade is gone from HTTP (RFC 9113 section 3.1); ignoring one is always allowed.
+fn names_h2c(upgrade: &HeaderValue) -> bool {
+    let mut protocols = upgrade.as_bytes().split(|b| *b == b',');
+    protocols.any(|protocol| protocol.trim_ascii().eq_ignore_ascii_case(b"h2c"))
 }
 
 /// The target in origin form, and the one Host that goes with it.
