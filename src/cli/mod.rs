@@ -12,6 +12,7 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::config::plan::LogFormat;
+use crate::config::schema::server::level;
 use crate::control::LogOptions;
 
 /// A load balancer for TCP and HTTP: accepts connections, picks a healthy endpoint, moves the bytes.
@@ -61,7 +62,13 @@ enum Command {
 struct Log {
     /// What is logged: off, error, warn, info, debug, trace, or a filter such as `warn,evenkeel::health=debug`.
     /// Overrides `[log]`.
-    #[arg(long = "log-level", env = "EVENKEEL_LOG", value_name = "LEVEL", global = true)]
+    #[arg(
+        long = "log-level",
+        env = "EVENKEEL_LOG",
+        value_name = "LEVEL",
+        value_parser = level,
+        global = true
+    )]
     level: Option<String>,
     /// How it looks. Overrides `[log]`.
     #[arg(
