@@ -78,6 +78,8 @@ pub struct ReloadRequest {
 
 /// Reloads that may be asked for at once.
 const MAX_REQUESTS: usize = 8;
+/// For workers to close the sockets of what a reload took away.
+const CLOSING: Duration = Duration::from_secs(1);
 /// For the access log's last lines.
 const LAST_LINES: Duration = Duration::from_secs(2);
 
@@ -252,7 +254,7 @@ impl Process {
         }
         self.current.publish(snapshot);
         self.crew.tell_all(|| Command::Changed);
-        self.sockets.apply(pending, &plan, |name| world.slot(name), &self.crew);
+        let mut closed = self.sockets.apply(pending, &plan, |name| world.slot(name), &self.crew);
         self.admin.apply(admin);
         let name = |slot| plan.listeners.iter().find(|l| world.slot(&l.name) == Some(slot));
         let places = self.sockets.places();
@@ -263,6 +265,8 @@ impl Process {
         );
         (self.world, self.resolved, self.plan) = (world, resolved, plan);
         self.background.follow(&self.plan, &self.current.get());
+        // The next reload may want an address that this one gave up.
+        let _ = tokio::time::timeout(CLOSING, closed.recv()).await;
         Ok(())
     }
 
