@@ -6,6 +6,8 @@ mod healthz;
 mod proxy;
 mod run;
 
+use std::fmt::Display;
+use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -106,6 +108,16 @@ struct Config {
     /// The configuration file.
     #[arg(long = "config", short = 'c', env = "EVENKEEL_CONFIG", value_name = "FILE")]
     file: PathBuf,
+}
+
+/// To standard output. Nobody may read it to its end (`| head`), which is no reason to fail.
+fn say(text: impl Display) {
+    let _ = write!(io::stdout(), "{text}");
+}
+
+/// The same to standard error.
+fn complain(text: impl Display) {
+    let _ = write!(io::stderr(), "{text}");
 }
 
 /// Does what the arguments say.

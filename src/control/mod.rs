@@ -8,7 +8,8 @@ pub mod signals;
 pub mod sockets;
 pub mod status;
 
-use std::io::IsTerminal;
+use std::fmt::Display;
+use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -106,11 +107,11 @@ pub fn run(start: Start) -> ExitCode {
     let loaded = match start.source.load() {
         Ok(loaded) => loaded,
         Err(report) => {
-            eprint!("{}", report.render(std::io::stderr().is_terminal()));
+            complain(report.render(std::io::stderr().is_terminal()));
             return ExitCode::FAILURE;
         }
     };
-    eprint!("{}", loaded.warnings.render(std::io::stderr().is_terminal()));
+    complain(loaded.warnings.render(std::io::stderr().is_terminal()));
     let result = prepare(start, loaded.plan).and_then(|(mut process, runtime)| {
         let served = runtime.block_on(process.serve());
         if served.is_ok() {
@@ -122,7 +123,7 @@ pub fn run(start: Start) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(why) => {
-            eprintln!("evenkeel: {why}");
+            complain(format_args!("evenkeel: {why}\n"));
             ExitCode::FAILURE
         }
     }
@@ -376,6 +377,11 @@ impl Process {
             tracing::info!(limit = self.nofile, "open files");
         }
     }
+}
+
+/// To standard error; nobody has to read it.
+fn complain(text: impl Display) {
+    let _ = write!(std::io::stderr(), "{text}");
 }
 
 /// Where the access log goes; `None`: there is none.

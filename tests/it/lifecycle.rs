@@ -148,6 +148,28 @@ fn a_word_that_is_no_log_level_is_wrong_usage() {
     assert!(text.contains("did you mean `info`?"), "{text}");
 }
 
+/// As behind `| head`: exit codes keep their meaning.
+#[test]
+fn nobody_has_to_read_what_is_printed() {
+    let dir = tempfile::tempdir().unwrap();
+    let (good, bad) = (dir.path().join("good.toml"), dir.path().join("bad.toml"));
+    std::fs::write(&good, config("", &Origin::named("ok"))).unwrap();
+    std::fs::write(&bad, "listeners = 7").unwrap();
+    for (command, file, code) in [("check", &good, 0), ("check", &bad, 1), ("run", &bad, 1)] {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let mut program = Command::new(env!("CARGO_BIN_EXE_evenkeel"));
+        program.arg(command).arg("--config").arg(file);
+        program.stdout(writer.try_clone().unwrap()).stderr(writer);
+        assert_eq!(
+            program.status().unwrap().code(),
+            Some(code),
+            "{command} {}",
+            file.display()
+        );
+    }
+}
+
 #[test]
 fn check_and_run_report_the_same_errors() {
     let dir = tempfile::tempdir().unwrap();
