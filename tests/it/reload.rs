@@ -167,7 +167,7 @@ fn an_address_may_come_and_go_with_every_reload() {
         .local_addr()
         .unwrap();
     let mut admin = Client::connect(proxy.addr("admin"));
-    for turn in 0..200 {
+    for turn in 0..600 {
         let there = turn % 2 == 0;
         let more = format!("[listeners.more]\nbind = \"{free}\"");
         proxy.write(&config(if there { &more } else { "" }, &[a.addr]));
