@@ -1,7 +1,10 @@
 # A small image that runs as nobody in particular: built in one stage, without its tools in the next.
 #
 #   docker build -t evenkeel .
-#   docker run --read-only -p 80:8080 -v ./evenkeel.toml:/etc/evenkeel/evenkeel.toml:ro evenkeel
+#   docker run --read-only -p 80:8080 --stop-timeout 40 -v ./evenkeel.toml:/etc/evenkeel/evenkeel.toml:ro evenkeel
+#
+# `--stop-timeout`: Docker kills after 10 seconds otherwise, and `server.shutdown_grace` is 30. In Kubernetes it is
+# `terminationGracePeriodSeconds`, and 30 already.
 ARG BUILD_IMAGE=docker.io/library/rust:1-bookworm
 ARG RUN_IMAGE=docker.io/library/debian:bookworm-slim
 

@@ -153,6 +153,9 @@ fn comes_from_a_page(request: &Request<Incoming>) -> bool {
 }
 
 async fn reload(operator: &Operator) -> Response {
+    if operator.status.is_draining() {
+        return error(StatusCode::SERVICE_UNAVAILABLE, "the process is about to end");
+    }
     let (answer, answered) = oneshot::channel();
     if operator.reload.try_send(ReloadRequest { answer }).is_err() {
         return error(StatusCode::SERVICE_UNAVAILABLE, "too many reloads are waiting");

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 
-use super::Config;
+use super::{Config, complain, say};
 use crate::config;
 
 #[derive(Debug, Args)]
@@ -19,21 +19,21 @@ pub fn check(options: &Options) -> ExitCode {
     let path = &options.config.file;
     match config::load(path) {
         Ok(loaded) => {
-            eprint!("{}", loaded.warnings.render(color));
+            complain(loaded.warnings.render(color));
             let plan = &loaded.plan;
-            println!(
-                "{}: no errors ({}, {}, {})",
+            say(format_args!(
+                "{}: no errors ({}, {}, {})\n",
                 path.display(),
                 counted(plan.listeners.len(), "listener"),
                 counted(plan.routes.len(), "route"),
                 counted(plan.upstreams.len(), "upstream"),
-            );
+            ));
             ExitCode::SUCCESS
         }
         Err(report) => {
-            eprint!("{}", report.render(color));
+            complain(report.render(color));
             let n = report.errors().count();
-            eprintln!("{}: {}", path.display(), counted(n, "error"));
+            complain(format_args!("{}: {}\n", path.display(), counted(n, "error")));
             ExitCode::FAILURE
         }
     }

@@ -13,7 +13,7 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 
-use super::Log;
+use super::{Log, complain, say};
 use crate::admin;
 use crate::control::{self, Source, Start};
 
@@ -36,12 +36,12 @@ pub fn demo(options: Options) -> ExitCode {
     let origins = match origins {
         Ok(origins) => origins,
         Err(error) => {
-            eprintln!("evenkeel: the demo's origins cannot start: {error}");
+            complain(format_args!("evenkeel: the demo's origins cannot start: {error}\n"));
             return ExitCode::FAILURE;
         }
     };
     let text = configuration(&options, &origins);
-    println!("{}", introduction(&options, &text));
+    say(introduction(&options, &text));
     control::run(Start {
         source: Source::Text {
             name: "the demo".to_owned(),
@@ -101,9 +101,9 @@ fn introduction(options: &Options, text: &str) -> String {
          \n    curl -i http://{from}/old                 a redirect\
          \n    curl http://{from}/robots.txt             a response without any origin\
          \n    curl 'http://{from}/?wait=2s'             a slow answer\
-         \n    curl http://{admin}/api/v1/status         what is running, as JSON\
-         \n    curl http://{admin}/metrics               what Prometheus reads\
-         \n\nCtrl-C drains and ends. The access log follows.\n"
+         \n    curl http://{admin}/api/v1/status          what is running, as JSON\
+         \n    curl http://{admin}/metrics                what Prometheus reads\
+         \n\nCtrl-C drains and ends. The access log follows.\n\n"
     )
 }
 

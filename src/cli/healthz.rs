@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use clap::Args;
 
+use super::complain;
 use crate::net::addr::{DialAddr, EndpointAddr};
 
 #[derive(Debug, Args)]
@@ -30,11 +31,11 @@ pub fn healthz(options: &Options) -> ExitCode {
     match ask(&options.admin) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => {
-            eprintln!("evenkeel: {} is not ready", options.admin);
+            complain(format_args!("evenkeel: {} is not ready\n", options.admin));
             ExitCode::FAILURE
         }
         Err(error) => {
-            eprintln!("evenkeel: cannot ask {}: {error}", options.admin);
+            complain(format_args!("evenkeel: cannot ask {}: {error}\n", options.admin));
             ExitCode::FAILURE
         }
     }

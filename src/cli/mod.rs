@@ -6,12 +6,15 @@ mod healthz;
 mod proxy;
 mod run;
 
+use std::fmt::Display;
+use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::config::plan::LogFormat;
+use crate::config::schema::server::level;
 use crate::control::LogOptions;
 
 /// A load balancer for TCP and HTTP: accepts connections, picks a healthy endpoint, moves the bytes.
@@ -61,7 +64,13 @@ enum Command {
 struct Log {
     /// What is logged: off, error, warn, info, debug, trace, or a filter such as `warn,evenkeel::health=debug`.
     /// Overrides `[log]`.
-    #[arg(long = "log-level", env = "EVENKEEL_LOG", value_name = "LEVEL", global = true)]
+    #[arg(
+        long = "log-level",
+        env = "EVENKEEL_LOG",
+        value_name = "LEVEL",
+        value_parser = level,
+        global = true
+    )]
     level: Option<String>,
     /// How it looks. Overrides `[log]`.
     #[arg(
@@ -99,6 +108,16 @@ struct Config {
     /// The configuration file.
     #[arg(long = "config", short = 'c', env = "EVENKEEL_CONFIG", value_name = "FILE")]
     file: PathBuf,
+}
+
+/// To standard output. Nobody may read it to its end (`| head`), which is no reason to fail.
+fn say(text: impl Display) {
+    let _ = write!(io::stdout(), "{text}");
+}
+
+/// The same to standard error.
+fn complain(text: impl Display) {
+    let _ = write!(io::stderr(), "{text}");
 }
 
 /// Does what the arguments say.

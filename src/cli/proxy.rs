@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 
-use super::Log;
+use super::{Log, say};
 use crate::admin;
 use crate::control::{self, Source, Start};
 
@@ -38,7 +38,7 @@ pub struct Options {
 pub fn proxy(options: Options) -> ExitCode {
     let text = configuration(&options);
     if options.print_config {
-        print!("{text}");
+        say(text);
         return ExitCode::SUCCESS;
     }
     control::run(Start {

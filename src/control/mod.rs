@@ -8,7 +8,8 @@ pub mod signals;
 pub mod sockets;
 pub mod status;
 
-use std::io::IsTerminal;
+use std::fmt::Display;
+use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -78,6 +79,8 @@ pub struct ReloadRequest {
 
 /// Reloads that may be asked for at once.
 const MAX_REQUESTS: usize = 8;
+/// For workers to close the sockets of what a reload took away.
+const CLOSING: Duration = Duration::from_secs(1);
 /// For the access log's last lines.
 const LAST_LINES: Duration = Duration::from_secs(2);
 
@@ -104,11 +107,11 @@ pub fn run(start: Start) -> ExitCode {
     let loaded = match start.source.load() {
         Ok(loaded) => loaded,
         Err(report) => {
-            eprint!("{}", report.render(std::io::stderr().is_terminal()));
+            complain(report.render(std::io::stderr().is_terminal()));
             return ExitCode::FAILURE;
         }
     };
-    eprint!("{}", loaded.warnings.render(std::io::stderr().is_terminal()));
+    complain(loaded.warnings.render(std::io::stderr().is_terminal()));
     let result = prepare(start, loaded.plan).and_then(|(mut process, runtime)| {
         let served = runtime.block_on(process.serve());
         if served.is_ok() {
@@ -120,7 +123,7 @@ pub fn run(start: Start) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(why) => {
-            eprintln!("evenkeel: {why}");
+            complain(format_args!("evenkeel: {why}\n"));
             ExitCode::FAILURE
         }
     }
@@ -252,7 +255,7 @@ impl Process {
         }
         self.current.publish(snapshot);
         self.crew.tell_all(|| Command::Changed);
-        self.sockets.apply(pending, &plan, |name| world.slot(name), &self.crew);
+        let mut closed = self.sockets.apply(pending, &plan, |name| world.slot(name), &self.crew);
         self.admin.apply(admin);
         let name = |slot| plan.listeners.iter().find(|l| world.slot(&l.name) == Some(slot));
         let places = self.sockets.places();
@@ -263,6 +266,8 @@ impl Process {
         );
         (self.world, self.resolved, self.plan) = (world, resolved, plan);
         self.background.follow(&self.plan, &self.current.get());
+        // The next reload may want an address that this one gave up.
+        let _ = tokio::time::timeout(CLOSING, closed.recv()).await;
         Ok(())
     }
 
@@ -372,6 +377,11 @@ impl Process {
             tracing::info!(limit = self.nofile, "open files");
         }
     }
+}
+
+/// To standard error; nobody has to read it.
+fn complain(text: impl Display) {
+    let _ = write!(std::io::stderr(), "{text}");
 }
 
 /// Where the access log goes; `None`: there is none.

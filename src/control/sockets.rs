@@ -1,9 +1,10 @@
 //! Bound addresses: new ones are bound before a reload is accepted, old ones closed after it.
 
 use std::collections::HashMap;
+use std::convert::Infallible;
 use std::sync::Arc;
 
-use tokio::sync::mpsc::UnboundedSender;
+use tokio::sync::mpsc::{Receiver, UnboundedSender, channel};
 
 use crate::config::plan::Plan;
 use crate::listener::{Command, Crew, SocketId};
@@ -120,8 +121,16 @@ impl Sockets {
         Ok(Pending(pending))
     }
 
-    /// Hands new sockets to the workers, gives those that changed listeners their new one, closes the rest.
-    pub fn apply(&mut self, pending: Pending, plan: &Plan, slot: impl Fn(&str) -> Option<usize>, crew: &Crew) {
+    /// Hands new sockets to the workers, gives those that changed listeners their new one, closes the rest. The
+    /// receiver ends when what is closed is free for others, and for the next reload.
+    pub fn apply(
+        &mut self,
+        pending: Pending,
+        plan: &Plan,
+        slot: impl Fn(&str) -> Option<usize>,
+        crew: &Crew,
+    ) -> Receiver<Infallible> {
+        let (closing, closed) = channel(1);
         let mut wanted = HashMap::new();
         for listener in &plan.listeners {
             let Some(slot) = slot(&listener.name) else { continue };
@@ -149,7 +158,7 @@ impl Sockets {
                     .map(|(_, s)| s)
             });
             let Some(slot) = slot.copied() else {
-                crew.tell_all(|| Command::Close(place.id));
+                crew.tell_all(|| Command::Close(place.id, closing.clone()));
                 unlink(addr);
                 return false;
             };
@@ -159,6 +168,7 @@ impl Sockets {
             }
             true
         });
+        closed
     }
 
     /// Every bound address with the slot of its listener.

@@ -203,7 +203,9 @@ fn build(line: FirstLine, head: Bytes) -> Result<RequestHead, RequestError> {
         Some(_) => return Err(RequestError::Expectation),
     };
     let upgrade = match fields.get(Known::Upgrade) {
-        Some(value) if connection.upgrade && version == Version::HTTP_11 => HeaderValue::from_bytes(value).ok(),
+        Some(value) if connection.upgrade && version == Version::HTTP_11 && !names_h2c(value) => {
+            HeaderValue::from_bytes(value).ok()
+        }
         _ => None,
     };
     Ok(RequestHead {
@@ -216,6 +218,13 @@ fn build(line: FirstLine, head: Bytes) -> Result<RequestHead, RequestError> {
         expect_continue,
         upgrade,
     })
+}
+
+/// An endpoint that took it up would speak HTTP/2 with the client through a tunnel, past every route and rule here.
+/// The upgrade is gone from HTTP (RFC 9113 section 3.1); ignoring one is always allowed.
+fn names_h2c(upgrade: &[u8]) -> bool {
+    let mut protocols = upgrade.split(|b| *b == b',');
+    protocols.any(|protocol| protocol.trim_ascii().eq_ignore_ascii_case(b"h2c"))
 }
 
 /// The target in origin form, and the one Host that goes with it.

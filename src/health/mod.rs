@@ -11,8 +11,9 @@ use std::time::Duration;
 use ::http::{HeaderName, HeaderValue, Method};
 use rustls::pki_types::ServerName;
 use tokio::io::AsyncWriteExt;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
+use self::tcp::Failed;
 use crate::endpoint::State;
 
 /// `[upstreams.X.health]` as validated.
@@ -62,12 +63,15 @@ pub struct ProbeTls {
     pub server_name: Option<ServerName<'static>>,
 }
 
-/// Asks once, within `spec.timeout`. The error is a short reason for the log.
+/// Without descriptors nothing can be asked: time for connections to end.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// Asks once, within `spec.timeout` once there is a descriptor for it. The error is a short reason for the log.
 ///
 /// `h2`: HTTP probes speak HTTP/2; otherwise they do where TLS agrees on it. Dropping the future closes
 /// the connection.
 pub async fn probe(endpoint: &State, spec: &Spec, tls: Option<&ProbeTls>, h2: bool) -> Result<(), String> {
-    let work = async {
+    let ask = || async {
         let mut io = tcp::connect(endpoint, spec.port, tls).await?;
         match &spec.probe {
             Probe::Tcp => {
@@ -75,12 +79,16 @@ pub async fn probe(endpoint: &State, spec: &Spec, tls: Option<&ProbeTls>, h2: bo
                 let _ = io.shutdown().await;
                 Ok(())
             }
-            Probe::Http(probe) => http::exchange(io, probe, &endpoint.configured, h2).await,
+            Probe::Http(probe) => Ok(http::exchange(io, probe, &endpoint.configured, h2).await?),
         }
     };
-    match timeout(spec.timeout, work).await {
-        Ok(result) => result,
-        Err(_) => Err(format!("no answer within {:?}", spec.timeout)),
+    loop {
+        match timeout(spec.timeout, ask()).await {
+            Ok(Ok(())) => return Ok(()),
+            Ok(Err(Failed::Endpoint(reason))) => return Err(reason),
+            Ok(Err(Failed::Exhausted)) => sleep(PAUSE).await,
+            Err(_) => return Err(format!("no answer within {:?}", spec.timeout)),
+        }
     }
 }
 

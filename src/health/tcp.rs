@@ -8,17 +8,36 @@ use super::ProbeTls;
 use crate::endpoint::State;
 use crate::net::addr::DialAddr;
 use crate::net::dial;
+use crate::net::nofile::exhausted;
 use crate::tls::client;
 use crate::tls::io::Io;
 
-/// Connects to `endpoint`, on `port` instead of its own where one is given. The error is a short reason
-/// for the log. The caller gives the deadline; dropping the future closes the connection.
-pub async fn connect(endpoint: &State, port: Option<u16>, tls: Option<&ProbeTls>) -> Result<Io, String> {
+/// Why a probe failed.
+#[derive(Debug)]
+pub enum Failed {
+    /// A short reason for the log.
+    Endpoint(String),
+    /// This process lacks descriptors or memory, which says nothing about the endpoint.
+    Exhausted,
+}
+
+impl From<String> for Failed {
+    fn from(reason: String) -> Self {
+        Self::Endpoint(reason)
+    }
+}
+
+/// Connects to `endpoint`, on `port` instead of its own where one is given. The caller gives the
+/// deadline; dropping the future closes the connection.
+pub async fn connect(endpoint: &State, port: Option<u16>, tls: Option<&ProbeTls>) -> Result<Io, Failed> {
     let mut addr = endpoint.addr.clone();
     if let (DialAddr::Ip(addr), Some(port)) = (&mut addr, port) {
         addr.set_port(port);
     }
-    let stream = dial::connect(&addr).await.map_err(|e| reason(&e))?;
+    let stream = dial::connect(&addr).await.map_err(|e| match exhausted(&e) {
+        true => Failed::Exhausted,
+        false => Failed::Endpoint(reason(&e)),
+    })?;
     let Some(tls) = tls else {
         return Ok(Io::Plain(stream));
     };
@@ -28,7 +47,7 @@ pub async fn connect(endpoint: &State, port: Option<u16>, tls: Option<&ProbeTls>
     };
     match TlsConnector::from(tls.config.clone()).connect(name, stream).await {
         Ok(stream) => Ok(Io::Tls(Box::new(TlsStream::Client(stream)))),
-        Err(e) => Err(format!("TLS handshake failed: {}", reason(&e))),
+        Err(e) => Err(format!("TLS handshake failed: {}", reason(&e)).into()),
     }
 }
 

@@ -7,13 +7,13 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustix::io::Errno;
 use rustix::net::{SocketFlags, acceptfrom_with};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::oneshot;
 
-use super::{Accepted, Command, Fleet, conn};
+use super::{Accepted, Closing, Command, Fleet, conn};
+use crate::net::nofile::exhausted;
 use crate::net::socket::Bound;
 use crate::proxy::worker::Worker;
 
@@ -45,13 +45,13 @@ impl Socket {
     }
 }
 
-/// Accepts until `stop` is dropped, then takes what waits and closes.
+/// Accepts until `stop` says so or is dropped, then takes what waits and closes.
 pub(super) async fn accept(
     worker: Rc<Worker>,
     fleet: Arc<Fleet>,
     socket: Bound,
     slot: Rc<Cell<usize>>,
-    mut stop: oneshot::Receiver<()>,
+    mut stop: oneshot::Receiver<Closing>,
 ) {
     // SAFETY: the descriptor is owned by the socket inside, stays open until that is dropped, and is always the same.
     let watched = unsafe { AsyncFd::register_with_interest(Socket(socket), Interest::READABLE) };
@@ -63,10 +63,10 @@ pub(super) async fn accept(
         }
     };
     let mut warned: Option<tokio::time::Instant> = None;
-    loop {
+    let closing = loop {
         let accepted = tokio::select! {
             accepted = socket.async_io(Interest::READABLE, Socket::accept) => accepted,
-            _ = &mut stop => break,
+            closing = &mut stop => break closing,
         };
         match accepted {
             Ok((fd, peer)) => place(
@@ -91,7 +91,7 @@ pub(super) async fn accept(
             // The client gave up while it waited (accept(2) tells other errors of the new connection too).
             Err(_) => {}
         }
-    }
+    };
     // Not handed over: others may have ended already.
     while let Ok((fd, peer)) = socket.get_ref().accept() {
         let accepted = Accepted {
@@ -101,6 +101,8 @@ pub(super) async fn accept(
         };
         conn::welcome(&worker, &fleet, accepted);
     }
+    drop(socket);
+    drop(closing);
 }
 
 fn place(worker: &Rc<Worker>, fleet: &Arc<Fleet>, accepted: Accepted) {
@@ -112,10 +114,4 @@ fn place(worker: &Rc<Worker>, fleet: &Arc<Fleet>, accepted: Accepted) {
         // A worker that has ended closes what is left in its queue.
         let _ = other.send(Command::Adopt(accepted));
     }
-}
-
-fn exhausted(e: &io::Error) -> bool {
-    [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM]
-        .iter()
-        .any(|errno| e.raw_os_error() == Some(errno.raw_os_error()))
 }

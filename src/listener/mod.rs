@@ -4,11 +4,12 @@ mod accept;
 mod conn;
 mod thread;
 
+use std::convert::Infallible;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
-use tokio::sync::mpsc::UnboundedSender;
+use tokio::sync::mpsc::{Sender, UnboundedSender};
 
 use crate::net::socket::Bound;
 pub use thread::{Crew, start};
@@ -20,8 +21,8 @@ pub enum Command {
     Listen { id: SocketId, slot: usize, socket: Bound },
     /// The socket belongs to another listener now.
     Move { id: SocketId, slot: usize },
-    /// Accept what waits, then close the socket.
-    Close(SocketId),
+    /// Accept what waits, then close the socket, then drop what comes with it.
+    Close(SocketId, Closing),
     /// Another worker's connection, handed over because this one has fewer.
     Adopt(Accepted),
     /// A new snapshot: connections at rest look whether their listener still exists.
@@ -34,6 +35,9 @@ pub enum Command {
 
 /// A bound address, as long as it is bound.
 pub type SocketId = u64;
+
+/// Held until a socket is closed; the receiver ends when every worker has closed its own.
+pub type Closing = Sender<Infallible>;
 
 /// A connection no runtime knows yet.
 #[derive(Debug)]

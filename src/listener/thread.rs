@@ -13,7 +13,7 @@ use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::oneshot;
 
-use super::{Command, Fleet, SocketId, accept, conn};
+use super::{Closing, Command, Fleet, SocketId, accept, conn};
 use crate::proxy::worker::Worker;
 use crate::snapshot::current::Current;
 use crate::telemetry::access;
@@ -116,7 +116,7 @@ fn run(
 }
 
 async fn obey(worker: Rc<Worker>, fleet: Arc<Fleet>, mut commands: UnboundedReceiver<Command>) {
-    let mut sockets: HashMap<SocketId, (Rc<Cell<usize>>, oneshot::Sender<()>)> = HashMap::new();
+    let mut sockets: HashMap<SocketId, (Rc<Cell<usize>>, oneshot::Sender<Closing>)> = HashMap::new();
     let mut second = tokio::time::interval(Duration::from_secs(1));
     loop {
         if worker.draining.get() && worker.connections.get() == 0 && commands.is_empty() {
@@ -143,7 +143,12 @@ async fn obey(worker: Rc<Worker>, fleet: Arc<Fleet>, mut commands: UnboundedRece
                     current.set(slot);
                 }
             }
-            Some(Command::Close(id)) => drop(sockets.remove(&id)),
+            Some(Command::Close(id, closing)) => {
+                if let Some((_, stop)) = sockets.remove(&id) {
+                    // It ended by itself when the socket could not be watched.
+                    let _ = stop.send(closing);
+                }
+            }
             Some(Command::Adopt(accepted)) => conn::welcome(&worker, &fleet, accepted),
             Some(Command::Changed) => worker.changed.notify_waiters(),
             Some(Command::Drain) => {

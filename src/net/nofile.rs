@@ -1,5 +1,8 @@
-//! The limit on open files: raised to what the process may have.
+//! The limit on open files: raised to what the process may have; what reaching it looks like.
 
+use std::io;
+
+use rustix::io::Errno;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 /// Raises the soft limit on file descriptors to the hard one; returns the limit now in force
@@ -15,4 +18,11 @@ pub fn raise() -> u64 {
         let _ = setrlimit(Resource::Nofile, wanted);
     }
     getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
+}
+
+/// Whether this process or machine lacks what a socket takes: descriptors or memory. It says nothing about the peer.
+pub fn exhausted(e: &io::Error) -> bool {
+    [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM]
+        .iter()
+        .any(|errno| e.raw_os_error() == Some(errno.raw_os_error()))
 }

@@ -299,6 +299,24 @@ fn upgrades_become_tunnels_and_may_be_refused() {
     assert_eq!(origin.last().header("upgrade"), "websocket");
 }
 
+/// An endpoint that agreed would speak HTTP/2 with the client behind the proxy's back.
+#[test]
+fn nobody_gets_around_the_routes_by_h2c() {
+    let origin = Origin::named("plain");
+    let proxy = proxy(&origin);
+    let mut client = Client::connect(proxy.addr("web"));
+    for protocols in ["h2c", "websocket, H2C"] {
+        client.send(format!(
+            "GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: {protocols}\r\n\
+             HTTP2-Settings: AAMAAABkAAQAAP__\r\n\r\n"
+        ));
+        assert_eq!(client.reply().text(), "plain");
+        for name in ["upgrade", "connection", "http2-settings"] {
+            assert_eq!(origin.last().header(name), "", "{name}");
+        }
+    }
+}
+
 #[test]
 fn hop_by_hop_fields_stay_on_their_hop() {
     let origin = Origin::start(|_, stream| {

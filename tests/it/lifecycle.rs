@@ -52,6 +52,9 @@ fn draining_lets_requests_finish_and_ends_with_0() {
     let ready = get(admin, "/readyz");
     assert_eq!((ready.status, ready.text().as_str()), (503, "draining\n"));
     assert_eq!(get(admin, "/healthz").status, 200);
+    let mut operator = Client::connect(admin);
+    operator.send("POST /api/v1/reload HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n");
+    assert_eq!(operator.reply().status, 503, "too late for a reload");
     release.send(()).unwrap();
     let reply = busy.reply();
     assert_eq!((reply.text().as_str(), reply.header("connection")), ("slow", "close"));
@@ -131,6 +134,40 @@ fn what_keeps_it_from_starting_is_told() {
         .output()
         .unwrap();
     assert_eq!(usage.status.code(), Some(2));
+}
+
+#[test]
+fn a_word_that_is_no_log_level_is_wrong_usage() {
+    let mut run = Command::new(env!("CARGO_BIN_EXE_evenkeel"));
+    let wrong = run
+        .args(["run", "--config", "x.toml", "--log-level", "inof"])
+        .output()
+        .unwrap();
+    let text = String::from_utf8(wrong.stderr).unwrap();
+    assert_eq!(wrong.status.code(), Some(2), "{text}");
+    assert!(text.contains("did you mean `info`?"), "{text}");
+}
+
+/// As behind `| head`: exit codes keep their meaning.
+#[test]
+fn nobody_has_to_read_what_is_printed() {
+    let dir = tempfile::tempdir().unwrap();
+    let (good, bad) = (dir.path().join("good.toml"), dir.path().join("bad.toml"));
+    std::fs::write(&good, config("", &Origin::named("ok"))).unwrap();
+    std::fs::write(&bad, "listeners = 7").unwrap();
+    for (command, file, code) in [("check", &good, 0), ("check", &bad, 1), ("run", &bad, 1)] {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let mut program = Command::new(env!("CARGO_BIN_EXE_evenkeel"));
+        program.arg(command).arg("--config").arg(file);
+        program.stdout(writer.try_clone().unwrap()).stderr(writer);
+        assert_eq!(
+            program.status().unwrap().code(),
+            Some(code),
+            "{command} {}",
+            file.display()
+        );
+    }
 }
 
 #[test]

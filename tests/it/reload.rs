@@ -157,6 +157,27 @@ fn requests_under_way_finish_in_their_world() {
 }
 
 /// The proof: load on one listener, while reloads swap endpoints and make listeners appear and disappear.
+/// Once a reload has been answered, the addresses it gave up are free.
+#[test]
+fn an_address_may_come_and_go_with_every_reload() {
+    let a = Origin::named("a");
+    let proxy = Proxy::start(&config("", &[a.addr]));
+    let free = std::net::TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap();
+    let mut admin = Client::connect(proxy.addr("admin"));
+    for turn in 0..600 {
+        let there = turn % 2 == 0;
+        let more = format!("[listeners.more]\nbind = \"{free}\"");
+        proxy.write(&config(if there { &more } else { "" }, &[a.addr]));
+        admin.send("POST /api/v1/reload HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n");
+        let reply = admin.reply();
+        assert_eq!(reply.status, 200, "turn {turn}: {}", reply.text());
+        assert_eq!(std::net::TcpStream::connect(free).is_ok(), there, "turn {turn}");
+    }
+}
+
 #[test]
 fn thousands_of_reloads_under_load_fail_no_request() {
     let origins = ["a", "b", "c"].map(Origin::named);

@@ -89,7 +89,7 @@ pub fn access_log(cx: &Context<'_>, node: Option<&Node>) -> AccessLog {
 }
 
 /// A bare word must be a level: as a filter it would be the name of a module, and nothing would be logged.
-fn level(text: &str) -> Result<String, String> {
+pub fn level(text: &str) -> Result<String, String> {
     let is_word = !text.contains([',', '=', '[', ':']);
     if is_word && !LEVELS.contains(&text.to_ascii_lowercase().as_str()) {
         let hint = nearest(text, LEVELS)

@@ -94,15 +94,15 @@ pub fn read(cx: &Context<'_>, name: &At<String>, node: &Node) -> Option<Upstream
 /// A list of addresses or tables, none of them twice.
 fn endpoints(fields: &Fields<'_>) -> Vec<At<Endpoint>> {
     let cx = fields.cx;
-    if fields.require("endpoints").is_none() {
+    let Some(node) = fields.require("endpoints") else {
         return Vec::new();
-    }
-    let before = cx.errors();
+    };
     let what = "a list of endpoints such as `[\"10.0.0.1:8080\", \"10.0.0.2:8080\"]`";
     let Some(list) = fields.list("endpoints", what, |node| one(cx, node)) else {
         return Vec::new();
     };
-    if list.value.is_empty() && cx.errors() == before {
+    // Not the list that is left: what was wrong in it has been said.
+    if matches!(&node.value, Value::Array(all) if all.is_empty()) {
         cx.push(Diagnostic::error(list.span, "an upstream needs an endpoint").label("this list is empty"));
     }
     let mut seen = std::collections::BTreeMap::<&EndpointAddr, _>::new();
