@@ -20,6 +20,8 @@ pub const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 pub const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 /// A client that takes nothing for so long is gone.
 pub const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
+/// Bytes per second: the slowest modems moved more, and one byte a second is an attack.
+pub const MIN_RATE: u64 = 500;
 /// WebSockets are silent for long, but not for ever.
 pub const TUNNEL_TIMEOUT: Duration = Duration::from_secs(3600);
 /// HTTP/2 streams at once on a connection (RFC 9113 section 6.5.2 recommends at least 100).

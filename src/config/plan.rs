@@ -98,6 +98,8 @@ pub struct Http {
     pub body_timeout: Duration,
     /// Longest time the client may take no byte of a response (30 s).
     pub write_timeout: Duration,
+    /// Bytes per second; 0: any.
+    pub min_rate: u64,
     /// Longest silence on an upgraded connection (1 h).
     pub tunnel_timeout: Duration,
     /// HTTP/2 streams at once on one connection (100).

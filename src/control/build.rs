@@ -299,6 +299,7 @@ impl World {
             idle_timeout: http.idle_timeout,
             body_timeout: http.body_timeout,
             write_timeout: http.write_timeout,
+            min_rate: http.min_rate,
             tunnel_timeout: http.tunnel_timeout,
             max_streams: http.max_streams,
             max_requests: http.max_requests,

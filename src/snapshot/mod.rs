@@ -69,6 +69,8 @@ pub struct Http {
     pub idle_timeout: Duration,
     pub body_timeout: Duration,
     pub write_timeout: Duration,
+    /// Bytes per second a client must move in the long run while it is waited for; 0: any.
+    pub min_rate: u64,
     pub tunnel_timeout: Duration,
     pub max_streams: u32,
     pub max_requests: Option<u64>,

@@ -56,6 +56,24 @@ fn heads_and_bodies_that_do_not_come_are_not_waited_for() {
 }
 
 #[test]
+fn a_body_sent_byte_by_byte_runs_out_of_time_as_a_whole() {
+    let origin = Origin::named("ok");
+    let proxy = Proxy::start(&config("body_timeout = \"300ms\"", "", &origin));
+    let mut slow = Client::connect(proxy.addr("web"));
+    slow.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000\r\n\r\n");
+    for sent in 0.. {
+        assert!(sent < 500, "never given up");
+        if slow.try_send("x").is_err() || proxy.metric("evenkeel_requests_total{listener=\"web\"") > 0.0 {
+            break;
+        }
+        // The client's pace, which is what this is about.
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    assert!(slow.try_reply(false).map_or(true, |r| r.status == 408));
+    nobody_is_left(&proxy);
+}
+
+#[test]
 fn a_head_sent_byte_by_byte_runs_out_of_time_as_a_whole() {
     let origin = Origin::named("ok");
     let proxy = Proxy::start(&config("header_timeout = \"300ms\"", "", &origin));

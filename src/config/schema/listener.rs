@@ -53,6 +53,7 @@ pub const LISTENER: Shape = Shape {
         "idle_timeout",
         "body_timeout",
         "write_timeout",
+        "min_rate",
         "tunnel_timeout",
         "max_streams",
         "max_requests",
@@ -62,7 +63,7 @@ pub const LISTENER: Shape = Shape {
     ],
     later: &[],
 };
-const ONLY_HTTP: [&str; 11] = [
+const ONLY_HTTP: [&str; 12] = [
     "trusted_proxies",
     "max_head",
     "max_target",
@@ -71,6 +72,7 @@ const ONLY_HTTP: [&str; 11] = [
     "header_timeout",
     "body_timeout",
     "write_timeout",
+    "min_rate",
     "tunnel_timeout",
     "max_streams",
     "max_requests",
@@ -154,6 +156,9 @@ fn http(fields: &Fields<'_>) -> plan::Http {
         idle_timeout: fields.duration("idle_timeout", LEAST, defaults::IDLE_TIMEOUT),
         body_timeout: fields.duration("body_timeout", LEAST, defaults::BODY_TIMEOUT),
         write_timeout: fields.duration("write_timeout", LEAST, defaults::WRITE_TIMEOUT),
+        min_rate: fields
+            .size("min_rate", 0..=1 << 30, "0B to 1GiB")
+            .unwrap_or(defaults::MIN_RATE),
         tunnel_timeout: fields.duration("tunnel_timeout", LEAST, defaults::TUNNEL_TIMEOUT),
         max_streams: fields
             .number("max_streams", 1..=100_000)

@@ -11,12 +11,14 @@ use bytes::Bytes;
 use http::HeaderValue;
 use http_body::{Body, Frame};
 use hyper::body::Incoming;
+use tokio::time::Instant;
 
 use super::h1::ClientBody;
 use super::upload::Sending;
 use crate::endpoint::Active;
 use crate::h1::decode::{Decoder, Step};
 use crate::net::deadline::Deadline;
+use crate::net::pace::Pace;
 use crate::pool::Dialer;
 use crate::pool::h1::{H1, ReadError};
 use crate::pool::h2::StreamPermit;
@@ -27,7 +29,7 @@ use crate::proxy::worker::Worker;
 pub enum RequestBody {
     Empty,
     H1(ClientBody),
-    H2(Incoming, Deadline, Duration),
+    H2(Incoming, Deadline, Pace),
 }
 
 impl RequestBody {
@@ -44,9 +46,9 @@ impl RequestBody {
         match self {
             Self::Empty => Poll::Ready(None),
             Self::H1(body) => body.poll_frame(cx),
-            Self::H2(body, deadline, pause) => match Pin::new(body).poll_frame(cx) {
+            Self::H2(body, deadline, pace) => match Pin::new(body).poll_frame(cx) {
                 Poll::Ready(Some(Ok(frame))) => {
-                    deadline.set(*pause);
+                    pace.moved(frame.data_ref().map_or(0, Bytes::len), Instant::now);
                     Poll::Ready(Some(Ok(frame)))
                 }
                 Poll::Ready(Some(Err(e))) => Poll::Ready(Some(Err(ProxyError::new(
@@ -55,10 +57,11 @@ impl RequestBody {
                 )))),
                 Poll::Ready(None) => Poll::Ready(None),
                 Poll::Pending => {
+                    deadline.set_at(pace.wait(Instant::now));
                     ready!(deadline.poll(cx));
                     Poll::Ready(Some(Err(ProxyError::new(
                         Kind::BodyTimeout,
-                        "no byte of the body in time",
+                        "the body does not come in time",
                     ))))
                 }
             },

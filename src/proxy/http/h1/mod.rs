@@ -27,6 +27,7 @@ use crate::h1::encode;
 use crate::h1::framing::Framing;
 use crate::h1::head::HeadSearch;
 use crate::h1::request::{RequestError, RequestHead, is_h2_preface, parse};
+use crate::net::pace::Pace;
 use crate::net::relay::{self, Direction};
 use crate::pool::h1::H1Stream;
 use crate::proxy::record::{Record, Subject, line};
@@ -251,7 +252,14 @@ async fn refuse(
         keep: false,
     };
     let length = send::head(conn, &mut form, &response);
-    let sent = send::body(conn, &mut response, length, http.write_timeout, &mut record).await;
+    let sent = send::body(
+        conn,
+        &mut response,
+        length,
+        Pace::new(http.write_timeout, http.min_rate),
+        &mut record,
+    )
+    .await;
     record.finish();
     if sent.is_ok() {
         linger(conn).await;
@@ -273,7 +281,7 @@ async fn exchange(
     {
         let wire = &mut *conn.wire.borrow_mut();
         wire.decoder = Decoder::new(head.framing);
-        wire.body_timeout = http.body_timeout;
+        wire.pace = Pace::new(http.body_timeout, http.min_rate);
         wire.owes_continue = head.expect_continue && head.framing != Framing::None;
         wire.body_bytes = 0;
     }
@@ -322,7 +330,14 @@ async fn exchange(
     if form.is_head {
         response.body = ResponseBody::Empty;
     }
-    let sent = send::body(conn, &mut response, length, http.write_timeout, &mut record).await;
+    let sent = send::body(
+        conn,
+        &mut response,
+        length,
+        Pace::new(http.write_timeout, http.min_rate),
+        &mut record,
+    )
+    .await;
     record.add_bytes_in(conn.wire.borrow().body_bytes);
     match sent {
         Ok(()) => {}

@@ -2,14 +2,15 @@
 
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
 
 use bytes::{BufMut, Bytes};
 use http::{StatusCode, Version};
+use tokio::time::Instant;
 
 use super::wire::Conn;
 use crate::h1::encode::{self, BodyLength, Connection};
 use crate::net::deadline::Deadline;
+use crate::net::pace::Pace;
 use crate::proxy::error::ProxyError;
 use crate::proxy::http::Response;
 use crate::proxy::http::body::ResponseBody;
@@ -78,7 +79,7 @@ pub async fn body(
     conn: &Rc<Conn>,
     response: &mut Response,
     length: BodyLength,
-    write_timeout: Duration,
+    mut pace: Pace,
     record: &mut Record,
 ) -> Result<(), Cut> {
     let mut sending = Sending {
@@ -88,7 +89,7 @@ pub async fn body(
         ended: false,
     };
     let mut deadline = Deadline::default();
-    std::future::poll_fn(|cx| sending.poll(cx, conn, &mut response.body, &mut deadline, write_timeout, record)).await
+    std::future::poll_fn(|cx| sending.poll(cx, conn, &mut response.body, &mut deadline, &mut pace, record)).await
 }
 
 struct Sending {
@@ -107,7 +108,7 @@ impl Sending {
         conn: &Rc<Conn>,
         body: &mut ResponseBody,
         deadline: &mut Deadline,
-        write_timeout: Duration,
+        pace: &mut Pace,
         record: &mut Record,
     ) -> Poll<Result<(), Cut>> {
         loop {
@@ -122,13 +123,16 @@ impl Sending {
                 Poll::Ready(Err(_)) => return Poll::Ready(Err(Cut::Client("the client closed the connection"))),
                 Poll::Pending => {
                     if written > 0 {
-                        deadline.clear();
+                        pace.moved(written, Instant::now);
                     }
-                    deadline.set_if_clear(write_timeout);
+                    deadline.set_at(pace.wait(Instant::now));
                     ready!(deadline.poll(cx));
                     return Poll::Ready(Err(Cut::Client("the client took no byte in time")));
                 }
-                Poll::Ready(Ok(())) => deadline.clear(),
+                Poll::Ready(Ok(())) => {
+                    pace.moved(written, Instant::now);
+                    deadline.clear();
+                }
             }
             if std::mem::take(&mut self.large) {
                 encode::chunk_end(&mut conn.wire.borrow_mut().out);

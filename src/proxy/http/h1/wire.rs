@@ -10,10 +10,12 @@ use std::time::Duration;
 use bytes::{Buf, Bytes, BytesMut};
 use http_body::Frame;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::Instant;
 
 use crate::h1::decode::{Decoder, Step};
 use crate::h1::framing::Framing;
 use crate::net::deadline::Deadline;
+use crate::net::pace::Pace;
 use crate::pool::h1::tokio_read;
 use crate::proxy::error::{Kind, ProxyError};
 use crate::proxy::http::Downstream;
@@ -42,7 +44,8 @@ pub struct Wire {
     /// The current request's body.
     pub decoder: Decoder,
     pub deadline: Deadline,
-    pub body_timeout: Duration,
+    /// For the current request's body.
+    pub pace: Pace,
     /// The client waits for 100 before it sends the body.
     pub owes_continue: bool,
     /// Where the next request would begin is not known any more.
@@ -60,7 +63,7 @@ impl Conn {
             out: BytesMut::new(),
             decoder: Decoder::new(Framing::None),
             deadline: Deadline::default(),
-            body_timeout: Duration::MAX,
+            pace: Pace::new(Duration::MAX, 0),
             owes_continue: false,
             broken: false,
             body_bytes: 0,
@@ -185,6 +188,7 @@ impl ClientBody {
                 match wire.decoder.decode(&mut wire.read) {
                     Ok(Step::Data(data)) => {
                         wire.body_bytes += data.len() as u64;
+                        wire.pace.moved(data.len(), Instant::now);
                         wire.deadline.clear();
                         return Poll::Ready(Some(Ok(Frame::data(data))));
                     }
@@ -208,13 +212,13 @@ impl ClientBody {
                 }
                 Poll::Pending => {
                     let wire = &mut *conn.wire.borrow_mut();
-                    let pause = wire.body_timeout;
-                    wire.deadline.set_if_clear(pause);
+                    let until = wire.pace.wait(Instant::now);
+                    wire.deadline.set_at(until);
                     ready!(wire.deadline.poll(cx));
                     wire.broken = true;
                     return Poll::Ready(Some(Err(ProxyError::new(
                         Kind::BodyTimeout,
-                        "no byte of the body in time",
+                        "the body does not come in time",
                     ))));
                 }
             }

@@ -27,6 +27,7 @@ use crate::h1::host;
 use crate::h1::target::Target;
 use crate::net::deadline::Deadline;
 use crate::net::local::LocalExec;
+use crate::net::pace::Pace;
 use crate::proxy::error::ProxyError;
 use crate::proxy::record::{Record, Subject, line};
 use crate::snapshot::{Http, Listener, Live};
@@ -286,7 +287,10 @@ fn into_request(
     let body = if incoming.is_end_stream() {
         RequestBody::Empty
     } else {
-        RequestBody::H2(incoming, Deadline::after(http.body_timeout), http.body_timeout)
+        // A body of unknown length may be a conversation, whose pauses say nothing.
+        let min_rate = length.map_or(0, |_| http.min_rate);
+        let pace = Pace::new(http.body_timeout, min_rate);
+        RequestBody::H2(incoming, Deadline::default(), pace)
     };
     let declared = parts.headers.contains_key(header::CONTENT_LENGTH);
     Ok(Request {
