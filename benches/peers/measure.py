@@ -61,6 +61,7 @@ def under_load(process, cell, world, cores, seconds):
     answers = of_h2load(said, world) if cell.streams else of_wrk(said)
     answered = max(answers["answered"], 1)
     return {
+        "seconds": seconds,
         "cpu_us": 1e6 * (user + system) / answered,
         "user_us": 1e6 * user / answered,
         "per_second": answers["answered"] / seconds,

@@ -69,13 +69,10 @@ def markdown(result):
     """Everything measured, as docs/benchmarks.md has it."""
     subjects = list(result["versions"])
     place = result["machine"]
+    versions = [*result["versions"].items(), *result["tools"].items()]
     print(
         f"Measured on {result['date']}: {place['cpu']}, {place['cores']} cores, {place['memory_gib']} GiB, "
-        f"Linux {place['kernel']} ({place['architecture']}). "
-        + ", ".join(f"{name} {version}" for name, version in result["versions"].items() if name in subjects)
-        + ". "
-        + ", ".join(f"{name} {version}" for name, version in result["tools"].items())
-        + f". Median of {result['rounds']} runs of {result['seconds']} s."
+        f"Linux {place['kernel']} ({place['architecture']}).\n{', '.join(f'{name} {version}' for name, version in versions)}."
     )
     measured = result.get("cells", {})
     for title, names in (("The comparison", cells.PEERS), ("Shapes", cells.SHAPES)):
@@ -99,6 +96,8 @@ def markdown(result):
         if failed(runs)
     ]
     if measured:
+        every = [runs for by_subject in measured.values() for runs in by_subject.values()]
+        print(f"\nMedians of {span(map(len, every))} runs of {span(run['seconds'] for runs in every for run in runs)} s.")
         print(f"\nFailed requests: {', '.join(bad) or 'none'}.")
     silent = [
         f"{subject} in `{name}`:{unlogged(runs)}"
@@ -119,6 +118,12 @@ def markdown(result):
                 for subject in subjects
             ]
             row([idle.KINDS[kind], *values])
+
+
+def span(numbers):
+    numbers = set(numbers)
+    least, most = min(numbers), max(numbers)
+    return f"{least}" if least == most else f"{least} to {most}"
 
 
 def table(subjects, names, measured, value):
