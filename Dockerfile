@@ -15,7 +15,8 @@ ENV CARGO_PROFILE_RELEASE_STRIP=debuginfo
 # Dependencies first: they change less often than the code, and this layer is kept until they do.
 COPY Cargo.toml Cargo.lock ./
 RUN mkdir -p src benches \
-    && echo 'fn main() {}' | tee src/main.rs benches/balance.rs benches/route.rs > /dev/null \
+    && benches=$(sed -n '/^\[\[bench\]\]/{n;s/^name = "\(.*\)"/benches\/\1.rs/p}' Cargo.toml) \
+    && echo 'fn main() {}' | tee src/main.rs $benches > /dev/null \
     && touch src/lib.rs \
     && cargo build --release --locked --bin evenkeel \
     && rm -rf src benches

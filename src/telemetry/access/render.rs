@@ -20,7 +20,7 @@ pub enum Format {
 
 impl Format {
     /// Adds `line` and its line feed to `out`.
-    pub(super) fn render(self, line: &Line, out: &mut Vec<u8>) {
+    pub fn render(self, line: &Line, out: &mut Vec<u8>) {
         // Writing to memory does not fail; a line that cannot be rendered would be a bug, and is left out whole.
         let start = out.len();
         let result = match self {
