@@ -77,7 +77,8 @@ pub async fn attempt(
             Some(lease) => (lease, true),
             None => {
                 let before = begun;
-                let lease = connect(scope, upstream, &endpoint, switches).await?;
+                // In a box: most requests find a connection, and need no room for making one.
+                let lease = Box::pin(connect(scope, upstream, &endpoint, switches)).await?;
                 begun = Instant::now();
                 record.note(|line| line.connect = Some(begun - before));
                 let reused = matches!(&lease, Lease::H2(lease) if lease.reused);
