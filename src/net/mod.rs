@@ -8,4 +8,5 @@ pub mod nofile;
 pub mod peek;
 pub mod relay;
 pub mod socket;
+pub mod splice;
 pub mod stream;
