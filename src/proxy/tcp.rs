@@ -5,7 +5,6 @@ use std::rc::Rc;
 use std::time::{Duration, SystemTime};
 
 use bytes::BytesMut;
-use tokio::io::AsyncWriteExt;
 use tokio::time::Instant;
 
 use super::worker::{Peer, Worker};
@@ -64,14 +63,14 @@ impl Drop for Session {
 
 impl Session {
     async fn run(&mut self, tcp: &Tcp, peer: &Peer, mut down: Io) -> Result<(), Cow<'static, str>> {
-        let mut first = BytesMut::new();
+        let mut ahead = BytesMut::new();
         let upstream = if tcp.sni.is_empty() {
             tcp.upstream.as_ref()
         } else {
             let peeked = peek::server_name(&mut down, PEEK)
                 .await
                 .map_err(|e| format!("no ClientHello: {e}"))?;
-            first = peeked.bytes;
+            ahead = peeked.bytes;
             let name = match &peeked.hello {
                 Hello::Name(name) => name.as_deref(),
                 Hello::More | Hello::NotTls => None,
@@ -82,14 +81,9 @@ impl Session {
         let upstream = upstream.ok_or("no upstream for this server name")?;
         self.line.upstream = Some(upstream.name.clone());
         let (mut up, active) = self.connect(upstream, peer).await?;
-        if !first.is_empty() {
-            let sent = tokio::time::timeout(tcp.limits.half_close, up.write_all(&first)).await;
-            sent.map_err(|_| "the endpoint takes no bytes")?
-                .map_err(|e| format!("to the endpoint: {e}"))?;
-            self.count(Direction::Up, first.len());
-            drop(first);
-        }
-        let end = relay::relay(&mut down, &mut up, tcp.limits, |direction, n| self.count(direction, n)).await;
+        let worker = self.worker.clone();
+        let moved = |direction, n| self.count(direction, n);
+        let end = relay::relay(&mut down, &mut up, ahead, &worker.relays, tcp.limits, moved).await;
         drop(active);
         match end {
             End::Closed => Ok(()),
