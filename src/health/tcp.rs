@@ -18,7 +18,9 @@ pub async fn connect(endpoint: &State, port: Option<u16>, tls: Option<&ProbeTls>
     if let (DialAddr::Ip(addr), Some(port)) = (&mut addr, port) {
         addr.set_port(port);
     }
-    let stream = dial::connect(&addr).await.map_err(|e| reason(&e))?;
+    let stream = dial::connect(&addr, dial::Opening::Unknown)
+        .await
+        .map_err(|e| reason(&e))?;
     let Some(tls) = tls else {
         return Ok(Io::Plain(stream));
     };
