@@ -43,11 +43,11 @@ pub(super) fn welcome(worker: &Rc<Worker>, fleet: &Arc<Fleet>, accepted: Accepte
             .map_or_else(|| "unix".to_owned(), |peer| canonical(peer).to_string()),
     };
     let listener = listener.clone();
-    // By itself: what an HTTP connection takes is many times larger.
+    // In boxes, which the runtime can move cheaply. Layer 4 by itself: what an HTTP connection takes is many times larger.
     if matches!(listener.serve, Serve::Tcp(_)) && listener.tls.is_none() {
-        tokio::task::spawn_local(layer4(open, listener, Io::Plain(stream), peer));
+        tokio::task::spawn_local(Box::pin(layer4(open, listener, Io::Plain(stream), peer)));
     } else {
-        tokio::task::spawn_local(serve(open, listener, stream, peer));
+        tokio::task::spawn_local(Box::pin(serve(open, listener, stream, peer)));
     }
 }
 

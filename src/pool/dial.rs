@@ -136,10 +136,9 @@ impl Dialer {
                 return Ok(Io::Plain(stream));
             };
             let name = self.server_name(&endpoint.configured)?;
-            let tls = TlsConnector::from(config.clone())
-                .connect(name, stream)
-                .await
-                .map_err(DialError::Tls)?;
+            // In a box: a connection without TLS should not carry the room that a handshake takes.
+            let handshake = Box::pin(TlsConnector::from(config.clone()).connect(name, stream));
+            let tls = handshake.await.map_err(DialError::Tls)?;
             Ok(Io::Tls(Box::new(TlsStream::Client(tls))))
         };
         tokio::time::timeout(self.connect_timeout, work)
