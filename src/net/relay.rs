@@ -20,6 +20,8 @@ const ROOM: usize = 64 * 1024;
 /// For less than this, a pipe costs more system calls than it saves copying.
 const BULK: usize = 16 * 1024;
 
+/// So many such splices in a row end it: the end of one large response is mostly not the end of them.
+const PATIENCE: u8 = 2;
 /// After this many bytes at once it is the turn of others.
 const TURN: usize = 1024 * 1024;
 
@@ -140,7 +142,8 @@ struct Half {
     rest: BytesMut,
     /// Holds bytes, or is about to. At rest there is none.
     pipe: Option<Pipe>,
-    bulk: bool,
+    /// Not 0 while it is bulk: how many small splices more are borne.
+    bulk: u8,
     /// The kernel cannot splice these.
     copies: bool,
     unflushed: bool,
@@ -232,7 +235,7 @@ impl Half {
         shared: &Shared,
         moved: &mut impl FnMut(usize),
     ) -> Poll<io::Result<usize>> {
-        if self.bulk
+        if self.bulk > 0
             && !self.copies
             && let Some(polled) = self.poll_splice(cx, from, to, shared)
         {
@@ -255,7 +258,7 @@ impl Half {
         let mut buf = ReadBuf::new(room);
         ready!(Pin::new(from).poll_read(cx, &mut buf))?;
         let bytes = buf.filled();
-        self.bulk = bytes.len() == ROOM;
+        self.bulk = if bytes.len() == ROOM { PATIENCE } else { 0 };
         if bytes.is_empty() {
             return Poll::Ready(Ok(0));
         }
@@ -289,7 +292,11 @@ impl Half {
         let polled = from.plain(|from| pipe.poll_fill(cx, from, usize::MAX))?;
         match &polled {
             Poll::Ready(Ok(n)) => {
-                self.bulk = *n >= BULK;
+                self.bulk = if *n >= BULK {
+                    PATIENCE
+                } else {
+                    self.bulk.saturating_sub(1)
+                };
                 self.pipe = Some(pipe);
                 from.passed(*n, 0);
             }
