@@ -34,10 +34,12 @@ pub async fn connect(endpoint: &State, port: Option<u16>, tls: Option<&ProbeTls>
     if let (DialAddr::Ip(addr), Some(port)) = (&mut addr, port) {
         addr.set_port(port);
     }
-    let stream = dial::connect(&addr).await.map_err(|e| match exhausted(&e) {
-        true => Failed::Exhausted,
-        false => Failed::Endpoint(reason(&e)),
-    })?;
+    let stream = dial::connect(&addr, dial::Opening::Unknown)
+        .await
+        .map_err(|e| match exhausted(&e) {
+            true => Failed::Exhausted,
+            false => Failed::Endpoint(reason(&e)),
+        })?;
     let Some(tls) = tls else {
         return Ok(Io::Plain(stream));
     };

@@ -41,7 +41,13 @@ pub(super) fn welcome(worker: &Rc<Worker>, fleet: &Arc<Fleet>, accepted: Accepte
             .peer
             .map_or_else(|| "unix".to_owned(), |peer| canonical(peer).to_string()),
     };
-    tokio::task::spawn_local(serve(open, listener.clone(), stream, peer));
+    let listener = listener.clone();
+    // In boxes, which the runtime can move cheaply. Layer 4 by itself: what an HTTP connection takes is many times larger.
+    if matches!(listener.serve, Serve::Tcp(_)) && listener.tls.is_none() {
+        tokio::task::spawn_local(Box::pin(layer4(open, listener, Io::Plain(stream), peer)));
+    } else {
+        tokio::task::spawn_local(Box::pin(serve(open, listener, stream, peer)));
+    }
 }
 
 /// `::ffff:192.0.2.1` is `192.0.2.1` to everybody but the kernel.
@@ -62,16 +68,20 @@ async fn serve(open: Open, listener: Arc<Listener>, stream: Stream, peer: Peer) 
         return;
     };
     match &listener.serve {
-        Serve::Tcp(tcp) => {
-            let logged = open.worker.snapshot.get().access_log;
-            Box::pin(tcp::serve(&open.worker, &listener, tcp, logged, &peer, io)).await;
-        }
+        Serve::Tcp(_) => Box::pin(layer4(open, listener, io, peer)).await,
         Serve::Http(_) => {
             let slot = listener.slot;
             // A connection at rest must not keep an old world alive.
             drop(listener);
             http(&open, slot, peer, io).await;
         }
+    }
+}
+
+async fn layer4(open: Open, listener: Arc<Listener>, io: Io, peer: Peer) {
+    if let Serve::Tcp(tcp) = &listener.serve {
+        let logged = open.worker.snapshot.get().access_log;
+        tcp::serve(&open.worker, &listener, tcp, logged, &peer, io).await;
     }
 }
 

@@ -9,4 +9,5 @@ pub mod pace;
 pub mod peek;
 pub mod relay;
 pub mod socket;
+pub mod splice;
 pub mod stream;

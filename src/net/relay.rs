@@ -1,18 +1,54 @@
-//! Bytes both ways between two connections: half-close, idle time-out, bounded buffers that are only
-//! held while there are bytes in them.
+//! Bytes both ways between two connections: half-close, idle time-out, nothing held while nothing moves. Short exchanges
+//! are copied through a buffer all relays of a worker share; what comes in bulk from socket to socket is spliced.
 
+use std::cell::Cell;
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use bytes::{Buf, BytesMut};
+use rustix::io::Errno;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::deadline::Deadline;
+use super::splice::{Pipe, Pipes};
+use super::stream::Stream;
 
-/// First buffer of a direction, and the larger one once a read has filled it.
-const BUFFER: usize = 16 * 1024;
-const BULK_BUFFER: usize = 64 * 1024;
+/// Room for one read. One that fills it is the beginning of something larger, and the next are spliced.
+const ROOM: usize = 64 * 1024;
+/// For less than this, a pipe costs more system calls than it saves copying.
+const BULK: usize = 16 * 1024;
+
+/// So many such splices in a row end it: the end of one large response is mostly not the end of them.
+const PATIENCE: u8 = 2;
+/// After this many bytes at once it is the turn of others.
+const TURN: usize = 1024 * 1024;
+
+/// One of the two connections.
+pub trait Side: AsyncRead + AsyncWrite + Unpin {
+    /// Calls `f` with the socket below if bytes cross it as they are, and none that were read from it wait elsewhere.
+    fn plain<R>(&self, f: impl FnOnce(&Stream) -> R) -> Option<R>;
+
+    /// Hears of bytes read from and written to the socket past this.
+    fn passed(&self, _read: usize, _written: usize) {}
+}
+
+/// What a worker's relays share.
+#[derive(Default)]
+pub struct Shared {
+    pub pipes: Pipes,
+    /// Empty while in use, and before the first use.
+    room: Cell<Vec<u8>>,
+}
+
+impl Shared {
+    fn take_room(&self) -> Vec<u8> {
+        let mut room = self.room.take();
+        room.resize(ROOM, 0);
+        room
+    }
+}
 
 /// Which way bytes go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,27 +75,49 @@ pub struct Limits {
     pub half_close: Duration,
 }
 
-/// Copies until both directions have ended, one breaks, or nothing moves for too long. `moved` hears of
-/// every write. Dropping the future drops nothing but its buffers.
-pub async fn relay<A, B>(down: &mut A, up: &mut B, limits: Limits, mut moved: impl FnMut(Direction, usize)) -> End
+/// What a client has sent already; nothing is waited for.
+pub fn ahead(from: &Stream, shared: &Shared) -> io::Result<BytesMut> {
+    let mut room = shared.take_room();
+    let bytes = match from.take_now(&mut room) {
+        Ok(n) => Ok(room.get(..n).unwrap_or_default().into()),
+        Err(e) if e.kind() == io::ErrorKind::WouldBlock => Ok(BytesMut::new()),
+        Err(e) => Err(e),
+    };
+    shared.room.set(room);
+    bytes
+}
+
+/// Moves bytes, first those of `ahead` to `up`, until both directions have ended, one breaks, or nothing moves for too long. `moved` hears of
+/// every write. Dropping the future drops nothing but what it had read and not written.
+///
+/// After [`End::Closed`] the caller drops both connections: that is what tells the last side of the end.
+pub async fn relay<A, B>(
+    down: &mut A,
+    up: &mut B,
+    ahead: BytesMut,
+    shared: &Shared,
+    limits: Limits,
+    mut moved: impl FnMut(Direction, usize),
+) -> End
 where
-    A: AsyncRead + AsyncWrite + Unpin,
-    B: AsyncRead + AsyncWrite + Unpin,
+    A: Side,
+    B: Side,
 {
     let (mut to_up, mut to_down) = (Half::default(), Half::default());
+    to_up.rest = ahead;
     let mut deadline = Deadline::after(limits.idle);
     let mut half_closed = false;
     std::future::poll_fn(|cx| {
-        let mut progress = 0;
-        let a = to_up.poll(cx, down, up, &mut |n| {
-            progress += 1;
+        let mut progress = false;
+        let a = to_up.poll(cx, down, up, shared, to_down.done, &mut |n| {
+            progress = true;
             moved(Direction::Up, n);
         });
         if let Poll::Ready(Err(e)) = a {
             return Poll::Ready(End::Broken(Direction::Up, e));
         }
-        let b = to_down.poll(cx, up, down, &mut |n| {
-            progress += 1;
+        let b = to_down.poll(cx, up, down, shared, to_up.done, &mut |n| {
+            progress = true;
             moved(Direction::Down, n);
         });
         let one_closed = a.is_ready() || b.is_ready();
@@ -68,7 +126,7 @@ where
             (Poll::Ready(_), Poll::Ready(_)) => return Poll::Ready(End::Closed),
             _ => {}
         }
-        if progress > 0 || one_closed != half_closed {
+        if progress || one_closed != half_closed {
             half_closed = one_closed;
             deadline.set(if half_closed { limits.half_close } else { limits.idle });
         }
@@ -80,68 +138,53 @@ where
 /// One direction.
 #[derive(Default)]
 struct Half {
-    buf: Vec<u8>,
-    written: usize,
-    bulk: bool,
+    /// Read and not yet written.
+    rest: BytesMut,
+    /// Holds bytes, or is about to. At rest there is none.
+    pipe: Option<Pipe>,
+    /// Not 0 while it is bulk: how many small splices more are borne.
+    bulk: u8,
+    /// The kernel cannot splice these.
+    copies: bool,
     unflushed: bool,
     eof: bool,
     done: bool,
 }
 
 impl Half {
-    fn poll<R, W>(
+    /// `last`: the other direction has ended.
+    fn poll<R: Side, W: Side>(
         &mut self,
         cx: &mut Context<'_>,
         from: &mut R,
         to: &mut W,
+        shared: &Shared,
+        last: bool,
         moved: &mut impl FnMut(usize),
-    ) -> Poll<io::Result<()>>
-    where
-        R: AsyncRead + Unpin,
-        W: AsyncWrite + Unpin,
-    {
-        loop {
-            if self.done {
-                return Poll::Ready(Ok(()));
-            }
-            while self.written < self.buf.len() {
-                let n = ready!(Pin::new(&mut *to).poll_write(cx, &self.buf[self.written..]))?;
-                if n == 0 {
-                    return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
-                }
-                self.written += n;
-                self.unflushed = true;
-                moved(n);
+    ) -> Poll<io::Result<()>> {
+        let mut taken = 0;
+        while !self.done {
+            ready!(self.poll_give(cx, to, moved))?;
+            if taken >= TURN {
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
             }
             if self.eof {
-                ready!(Pin::new(&mut *to).poll_shutdown(cx)).or_else(not_connected)?;
+                // Closing a socket whose other direction has ended says the same, for one system call less.
+                if !(last && to.plain(|_| ()).is_some()) {
+                    ready!(Pin::new(&mut *to).poll_shutdown(cx)).or_else(not_connected)?;
+                }
                 self.done = true;
-                continue;
+                break;
             }
-            let size = if self.bulk { BULK_BUFFER } else { BUFFER };
-            self.written = 0;
-            self.buf.clear();
-            self.buf.reserve(size);
-            let read = {
-                let mut room = ReadBuf::uninit(self.buf.spare_capacity_mut());
-                Pin::new(&mut *from)
-                    .poll_read(cx, &mut room)
-                    .map_ok(|()| room.filled().len())
-            };
-            match read {
-                Poll::Ready(Ok(0)) => {
-                    self.buf = Vec::new();
-                    self.eof = true;
+            match self.poll_take(cx, from, to, shared, moved) {
+                Poll::Ready(n) => {
+                    let n = n?;
+                    taken += n;
+                    self.eof = n == 0;
                 }
-                Poll::Ready(Ok(n)) => {
-                    self.bulk = n >= BUFFER;
-                    // SAFETY: `poll_read` initialised `n` bytes of the spare capacity, `filled()` says so.
-                    unsafe { self.buf.set_len(n) };
-                }
-                Poll::Ready(Err(e)) => return Poll::Ready(Err(e)),
                 Poll::Pending => {
-                    // At rest nothing is held.
-                    self.buf = Vec::new();
+                    self.pipe = None;
                     if self.unflushed {
                         ready!(Pin::new(&mut *to).poll_flush(cx))?;
                         self.unflushed = false;
@@ -150,7 +193,135 @@ impl Half {
                 }
             }
         }
+        self.pipe = None;
+        Poll::Ready(Ok(()))
     }
+
+    /// Writes what was taken before.
+    fn poll_give<W: Side>(
+        &mut self,
+        cx: &mut Context<'_>,
+        to: &mut W,
+        moved: &mut impl FnMut(usize),
+    ) -> Poll<io::Result<()>> {
+        while let Some(pipe) = self.pipe.as_mut().filter(|pipe| pipe.held() > 0) {
+            // What was plain stays plain.
+            let Some(polled) = to.plain(|to| pipe.poll_empty(cx, to)) else {
+                return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
+            };
+            let n = ready!(polled)?;
+            to.passed(0, n);
+            moved(n);
+        }
+        if self.rest.is_empty() {
+            return Poll::Ready(Ok(()));
+        }
+        while !self.rest.is_empty() {
+            let n = ready!(poll_write(cx, to, &self.rest))?;
+            self.rest.advance(n);
+            self.unflushed = true;
+            moved(n);
+        }
+        self.rest = BytesMut::new();
+        Poll::Ready(Ok(()))
+    }
+
+    /// Reads, and mostly has it written already. Ready with the number of bytes read, 0 at the end.
+    fn poll_take<R: Side, W: Side>(
+        &mut self,
+        cx: &mut Context<'_>,
+        from: &mut R,
+        to: &mut W,
+        shared: &Shared,
+        moved: &mut impl FnMut(usize),
+    ) -> Poll<io::Result<usize>> {
+        if self.bulk > 0
+            && !self.copies
+            && let Some(polled) = self.poll_splice(cx, from, to, shared)
+        {
+            return polled;
+        }
+        let mut room = shared.take_room();
+        let polled = self.poll_copy(cx, from, to, &mut room, moved);
+        shared.room.set(room);
+        polled
+    }
+
+    fn poll_copy<R: Side, W: Side>(
+        &mut self,
+        cx: &mut Context<'_>,
+        from: &mut R,
+        to: &mut W,
+        room: &mut [u8],
+        moved: &mut impl FnMut(usize),
+    ) -> Poll<io::Result<usize>> {
+        let mut buf = ReadBuf::new(room);
+        ready!(Pin::new(from).poll_read(cx, &mut buf))?;
+        let bytes = buf.filled();
+        self.bulk = if bytes.len() == ROOM { PATIENCE } else { 0 };
+        if bytes.is_empty() {
+            return Poll::Ready(Ok(0));
+        }
+        let n = match poll_write(cx, to, bytes)? {
+            Poll::Ready(n) => n,
+            Poll::Pending => 0,
+        };
+        if n > 0 {
+            self.unflushed = true;
+            moved(n);
+        }
+        if let Some(rest @ [_, ..]) = bytes.get(n..) {
+            self.rest = rest.into();
+        }
+        Poll::Ready(Ok(bytes.len()))
+    }
+
+    /// Takes into a pipe; `None` where that cannot be done.
+    fn poll_splice<R: Side, W: Side>(
+        &mut self,
+        cx: &mut Context<'_>,
+        from: &R,
+        to: &W,
+        shared: &Shared,
+    ) -> Option<Poll<io::Result<usize>>> {
+        to.plain(|_| ())?;
+        let mut pipe = match self.pipe.take() {
+            Some(pipe) => pipe,
+            None => shared.pipes.take()?,
+        };
+        let polled = from.plain(|from| pipe.poll_fill(cx, from, usize::MAX))?;
+        match &polled {
+            Poll::Ready(Ok(n)) => {
+                self.bulk = if *n >= BULK {
+                    PATIENCE
+                } else {
+                    self.bulk.saturating_sub(1)
+                };
+                self.pipe = Some(pipe);
+                from.passed(*n, 0);
+            }
+            Poll::Ready(Err(e)) if unsupported(e) => {
+                self.copies = true;
+                return None;
+            }
+            Poll::Ready(Err(_)) | Poll::Pending => {}
+        }
+        Some(polled)
+    }
+}
+
+fn poll_write<W: Side>(cx: &mut Context<'_>, to: &mut W, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    match ready!(Pin::new(to).poll_write(cx, bytes))? {
+        0 => Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+        n => Poll::Ready(Ok(n)),
+    }
+}
+
+/// Refused for what it is, by the kernel or a sandbox, with nothing taken.
+fn unsupported(e: &io::Error) -> bool {
+    [Errno::INVAL, Errno::NOSYS, Errno::PERM, Errno::OPNOTSUPP]
+        .iter()
+        .any(|errno| e.raw_os_error() == Some(errno.raw_os_error()))
 }
 
 /// The other side is gone already: nothing is left to shut down.
@@ -163,51 +334,4 @@ fn not_connected(e: io::Error) -> io::Result<()> {
 }
 
 #[cfg(test)]
-mod tests {
-    use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
-
-    use super::*;
-
-    const LIMITS: Limits = Limits {
-        idle: Duration::from_secs(5),
-        half_close: Duration::from_millis(50),
-    };
-
-    #[tokio::test]
-    async fn carries_both_ways_and_keeps_a_half_close() {
-        let (client, mut a) = duplex(1024);
-        let (mut b, mut origin) = duplex(1024);
-        let (mut read, mut write) = tokio::io::split(client);
-        let relay = async {
-            let mut bytes = (0, 0);
-            let end = relay(&mut a, &mut b, LIMITS, |d, n| match d {
-                Direction::Up => bytes.0 += n,
-                Direction::Down => bytes.1 += n,
-            })
-            .await;
-            (end, bytes)
-        };
-        let talk = async {
-            write.write_all(b"ping").await.unwrap();
-            write.shutdown().await.unwrap();
-            let mut got = Vec::new();
-            origin.read_to_end(&mut got).await.unwrap();
-            assert_eq!(got, b"ping");
-            origin.write_all(&[7; 100_000]).await.unwrap();
-            origin.shutdown().await.unwrap();
-        };
-        let mut got = Vec::new();
-        let ((end, bytes), (), n) = tokio::join!(relay, talk, read.read_to_end(&mut got));
-        assert!(matches!(end, End::Closed), "{end:?}");
-        assert_eq!((bytes, n.unwrap()), ((4, 100_000), 100_000));
-    }
-
-    #[tokio::test]
-    async fn silence_after_a_half_close_ends_it() {
-        let (mut client, mut a) = duplex(64);
-        let (mut b, _origin) = duplex(64);
-        client.shutdown().await.unwrap();
-        let end = relay(&mut a, &mut b, LIMITS, |_, _| {}).await;
-        assert!(matches!(end, End::TimedOut), "{end:?}");
-    }
-}
+mod tests;

@@ -6,7 +6,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use rustix::net::{RecvFlags, recv};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
 /// What listeners accept and endpoints are dialled with.
@@ -48,7 +48,7 @@ impl Stream {
             Self::Tcp(s) => s.peek(buf).await,
             Self::Unix(s) => loop {
                 s.readable().await?;
-                let look = s.try_io(tokio::io::Interest::READABLE, || {
+                let look = s.try_io(Interest::READABLE, || {
                     Ok(recv(s.as_fd(), &mut *buf, RecvFlags::PEEK | RecvFlags::DONTWAIT)?.0)
                 });
                 match look {
@@ -56,6 +56,35 @@ impl Stream {
                     other => return other,
                 }
             },
+        }
+    }
+
+    /// Reads what is there, by asking the kernel instead of the runtime.
+    pub fn take_now(&self, buf: &mut [u8]) -> io::Result<usize> {
+        Ok(recv(self.as_fd(), buf, RecvFlags::DONTWAIT)?.0)
+    }
+
+    /// Ready when, for all the runtime knows, there is something to read.
+    pub fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Tcp(s) => s.poll_read_ready(cx),
+            Self::Unix(s) => s.poll_read_ready(cx),
+        }
+    }
+
+    /// Ready when, for all the runtime knows, there is room for something to write.
+    pub fn poll_write_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Tcp(s) => s.poll_write_ready(cx),
+            Self::Unix(s) => s.poll_write_ready(cx),
+        }
+    }
+
+    /// A system call on the socket: when it would block, the socket is not ready until the runtime hears otherwise.
+    pub fn try_io<R>(&self, interest: Interest, call: impl FnOnce() -> io::Result<R>) -> io::Result<R> {
+        match self {
+            Self::Tcp(s) => s.try_io(interest, call),
+            Self::Unix(s) => s.try_io(interest, call),
         }
     }
 

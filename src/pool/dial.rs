@@ -10,7 +10,7 @@ use tokio_rustls::{TlsConnector, TlsStream};
 
 use crate::endpoint::State;
 use crate::net::addr::EndpointAddr;
-use crate::net::dial;
+use crate::net::dial::{self, Opening};
 use crate::tls::client;
 use crate::tls::io::Io;
 
@@ -99,7 +99,9 @@ impl Dialer {
 
     /// Connects for HTTP.
     pub async fn connect(&self, endpoint: &State) -> Result<Connected, DialError> {
-        let io = self.bounded(endpoint, self.tls.as_ref().map(|t| &t.http)).await?;
+        let io = self
+            .bounded(endpoint, self.tls.as_ref().map(|t| &t.http), Opening::Ours)
+            .await?;
         let h2 = match (&io, self.protocol) {
             (_, Protocol::H2) => true,
             (_, Protocol::Http1) | (Io::Plain(_), Protocol::Auto) => false,
@@ -108,22 +110,35 @@ impl Dialer {
         Ok(Connected { io, h2 })
     }
 
-    /// Connects for Layer 4.
+    /// Connects for HTTP without ALPN, for what may become a tunnel.
     pub async fn connect_raw(&self, endpoint: &State) -> Result<Io, DialError> {
-        self.bounded(endpoint, self.tls.as_ref().map(|t| &t.raw)).await
+        self.connect_l4(endpoint, Opening::Ours).await
     }
 
-    async fn bounded(&self, endpoint: &State, config: Option<&Arc<rustls::ClientConfig>>) -> Result<Io, DialError> {
+    /// Connects for Layer 4.
+    pub async fn connect_l4(&self, endpoint: &State, opening: Opening) -> Result<Io, DialError> {
+        let config = self.tls.as_ref().map(|t| &t.raw);
+        let opening = if config.is_some() { Opening::Ours } else { opening };
+        self.bounded(endpoint, config, opening).await
+    }
+
+    async fn bounded(
+        &self,
+        endpoint: &State,
+        config: Option<&Arc<rustls::ClientConfig>>,
+        opening: Opening,
+    ) -> Result<Io, DialError> {
         let work = async {
-            let stream = dial::connect(&endpoint.addr).await.map_err(DialError::Failed)?;
+            let stream = dial::connect(&endpoint.addr, opening)
+                .await
+                .map_err(DialError::Failed)?;
             let Some(config) = config else {
                 return Ok(Io::Plain(stream));
             };
             let name = self.server_name(&endpoint.configured)?;
-            let tls = TlsConnector::from(config.clone())
-                .connect(name, stream)
-                .await
-                .map_err(DialError::Tls)?;
+            // In a box: a connection without TLS should not carry the room that a handshake takes.
+            let handshake = Box::pin(TlsConnector::from(config.clone()).connect(name, stream));
+            let tls = handshake.await.map_err(DialError::Tls)?;
             Ok(Io::Tls(Box::new(TlsStream::Client(tls))))
         };
         tokio::time::timeout(self.connect_timeout, work)

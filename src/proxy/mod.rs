@@ -4,4 +4,5 @@ pub mod error;
 pub mod http;
 pub mod record;
 pub mod tcp;
+mod tunnel;
 pub mod worker;

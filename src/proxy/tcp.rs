@@ -5,12 +5,12 @@ use std::rc::Rc;
 use std::time::{Duration, SystemTime};
 
 use bytes::BytesMut;
-use tokio::io::AsyncWriteExt;
 use tokio::time::Instant;
 
 use super::worker::{Peer, Worker};
 use crate::balance::{KeyParts, PickContext, Spec};
 use crate::endpoint::Active;
+use crate::net::dial::Opening;
 use crate::net::peek::{self, Hello};
 use crate::net::relay::{self, Direction, End};
 use crate::pool::DialError;
@@ -29,16 +29,18 @@ pub async fn serve(worker: &Rc<Worker>, listener: &Listener, tcp: &Tcp, logged: 
     let mut session = Session {
         worker: worker.clone(),
         live: listener.live.clone(),
-        line: Line {
+        line: Line::default(),
+        began: logged.then(Instant::now),
+    };
+    if logged {
+        session.line = Line {
             time: SystemTime::now(),
             listener: listener.name.clone(),
             client: peer.label.clone(),
             protocol: "TCP",
             ..Line::default()
-        },
-        began: Instant::now(),
-        logged,
-    };
+        };
+    }
     if let Err(why) = session.run(tcp, peer, io).await {
         session.line.error = Some(why);
     }
@@ -49,14 +51,14 @@ struct Session {
     worker: Rc<Worker>,
     live: std::sync::Arc<Live>,
     line: Line,
-    began: Instant,
-    logged: bool,
+    /// `None`: no line is wanted.
+    began: Option<Instant>,
 }
 
 impl Drop for Session {
     fn drop(&mut self) {
-        if self.logged {
-            self.line.total = self.began.elapsed();
+        if let Some(began) = self.began {
+            self.line.total = began.elapsed();
             self.worker.access.send(Box::new(std::mem::take(&mut self.line)));
         }
     }
@@ -64,14 +66,21 @@ impl Drop for Session {
 
 impl Session {
     async fn run(&mut self, tcp: &Tcp, peer: &Peer, mut down: Io) -> Result<(), Cow<'static, str>> {
-        let mut first = BytesMut::new();
+        let worker = self.worker.clone();
+        let ahead;
         let upstream = if tcp.sni.is_empty() {
+            ahead = match &down {
+                Io::Plain(stream) => {
+                    relay::ahead(stream, &worker.relays).map_err(|e| format!("from the client: {e}"))?
+                }
+                Io::Tls(_) => BytesMut::new(),
+            };
             tcp.upstream.as_ref()
         } else {
             let peeked = peek::server_name(&mut down, PEEK)
                 .await
                 .map_err(|e| format!("no ClientHello: {e}"))?;
-            first = peeked.bytes;
+            ahead = peeked.bytes;
             let name = match &peeked.hello {
                 Hello::Name(name) => name.as_deref(),
                 Hello::More | Hello::NotTls => None,
@@ -81,15 +90,14 @@ impl Session {
         };
         let upstream = upstream.ok_or("no upstream for this server name")?;
         self.line.upstream = Some(upstream.name.clone());
-        let (mut up, active) = self.connect(upstream, peer).await?;
-        if !first.is_empty() {
-            let sent = tokio::time::timeout(tcp.limits.half_close, up.write_all(&first)).await;
-            sent.map_err(|_| "the endpoint takes no bytes")?
-                .map_err(|e| format!("to the endpoint: {e}"))?;
-            self.count(Direction::Up, first.len());
-            drop(first);
-        }
-        let end = relay::relay(&mut down, &mut up, tcp.limits, |direction, n| self.count(direction, n)).await;
+        let opening = if ahead.is_empty() {
+            Opening::Unknown
+        } else {
+            Opening::Ours
+        };
+        let (mut up, active) = self.connect(upstream, peer, opening).await?;
+        let moved = |direction, n| self.count(direction, n);
+        let end = relay::relay(&mut down, &mut up, ahead, &worker.relays, tcp.limits, moved).await;
         drop(active);
         match end {
             End::Closed => Ok(()),
@@ -113,7 +121,12 @@ impl Session {
     }
 
     /// An endpoint that could be connected to; others are tried when one cannot.
-    async fn connect(&mut self, upstream: &Upstream, peer: &Peer) -> Result<(Io, Active), Cow<'static, str>> {
+    async fn connect(
+        &mut self,
+        upstream: &Upstream,
+        peer: &Peer,
+        opening: Opening,
+    ) -> Result<(Io, Active), Cow<'static, str>> {
         let worker = self.worker.clone();
         let key = match &upstream.settings.balance {
             Spec::Maglev { hash } => hash.of(&KeyParts::of_connection(peer.ip)),
@@ -138,7 +151,7 @@ impl Session {
             self.line.attempts += 1;
             self.line.endpoint = Some(active.endpoint().label.clone());
             let begun = Instant::now();
-            let dialled = upstream.dialer.connect_raw(active.endpoint()).await;
+            let dialled = upstream.dialer.connect_l4(active.endpoint(), opening).await;
             let took = begun.elapsed();
             self.line.connect = Some(took);
             let outcome = match &dialled {

@@ -7,6 +7,7 @@ use tokio::sync::Notify;
 
 use super::http::upload::Upload;
 use crate::base::rng::Rng;
+use crate::net::relay;
 use crate::pool::Pools;
 use crate::snapshot::current::Reader;
 use crate::telemetry::access;
@@ -16,6 +17,7 @@ use crate::telemetry::shard::WorkerId;
 pub struct Worker {
     pub id: WorkerId,
     pub pools: Pools<Upload>,
+    pub relays: relay::Shared,
     pub snapshot: Reader,
     pub rng: RefCell<Rng>,
     pub access: access::Sender,
@@ -42,6 +44,7 @@ impl Worker {
         Self {
             id,
             pools: Pools::default(),
+            relays: relay::Shared::default(),
             snapshot,
             rng: RefCell::new(Rng::from_entropy()),
             access,

@@ -7,6 +7,7 @@ use std::task::{Context, Poll, Waker};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_rustls::TlsStream;
 
+use crate::net::relay::Side;
 use crate::net::stream::Stream;
 
 /// Either side's connection.
@@ -34,6 +35,15 @@ impl Io {
         Pin::new(self)
             .poll_read(&mut cx, &mut ReadBuf::new(&mut byte))
             .is_ready()
+    }
+}
+
+impl Side for Io {
+    fn plain<R>(&self, f: impl FnOnce(&Stream) -> R) -> Option<R> {
+        match self {
+            Self::Plain(stream) => Some(f(stream)),
+            Self::Tls(_) => None,
+        }
     }
 }
 

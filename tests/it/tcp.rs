@@ -1,10 +1,10 @@
 //! Layer 4: bytes both ways, TLS ended or left alone.
 
-use std::io::{Read, Write};
+use std::io::{BufReader, Read, Write};
 use std::net::{Shutdown, SocketAddr};
 
 use crate::harness::tls::{Identity, tls_client};
-use crate::harness::{Client, Origin, Proxy, eventually};
+use crate::harness::{Client, Origin, Proxy, eventually, origin};
 
 fn config(listener: &str, endpoints: &[SocketAddr]) -> String {
     let endpoints: Vec<_> = endpoints.iter().map(|addr| format!("\"{addr}\"")).collect();
@@ -57,6 +57,22 @@ fn bytes_flow_both_ways_and_each_side_ends_by_itself() {
 }
 
 #[test]
+fn what_a_client_sends_at_once_arrives_at_whoever_can_be_reached() {
+    let origin = Origin::raw(|stream, _| {
+        let mut all = Vec::new();
+        stream.read_to_end(&mut all)?;
+        stream.write_all(&all)
+    });
+    let proxy = Proxy::start(&config("", &[Origin::nobody(), origin.addr]));
+    for _ in 0..4 {
+        let mut client = Client::connect(proxy.addr("db"));
+        client.send("all of it");
+        client.stream().shutdown(Shutdown::Write).unwrap();
+        assert_eq!(client.rest().unwrap(), b"all of it");
+    }
+}
+
+#[test]
 fn the_next_endpoint_is_tried_when_one_cannot_be_reached() {
     let origin = greeter("alive");
     let proxy = Proxy::start(&config("", &[Origin::nobody(), origin.addr]));
@@ -78,17 +94,10 @@ fn silent_connections_are_let_go_on_both_sides() {
     eventually("the endpoint's side is closed", || origin.open() == 0);
 }
 
-#[test]
-fn megabytes_pass_unharmed() {
-    let origin = Origin::raw(|stream, _| {
-        let mut reader = stream.try_clone()?;
-        std::io::copy(&mut reader, stream)?;
-        Ok(())
-    });
-    let proxy = Proxy::start(&config("", &[origin.addr]));
+/// Sends 32 MiB and ends; the other side is to echo them.
+fn bulk_comes_back(client: &std::net::TcpStream) {
     let data: Vec<u8> = (0..32u32 << 20).map(|n| (n ^ (n >> 8) ^ (n >> 16)) as u8).collect();
-    let client = std::net::TcpStream::connect(proxy.addr("db")).unwrap();
-    let (mut reader, mut writer) = (client.try_clone().unwrap(), client);
+    let (mut reader, mut writer) = (client, client.try_clone().unwrap());
     let sent = data.clone();
     let sending = std::thread::spawn(move || {
         writer.write_all(&sent).unwrap();
@@ -98,6 +107,54 @@ fn megabytes_pass_unharmed() {
     reader.read_to_end(&mut echoed).unwrap();
     sending.join().unwrap();
     assert!(echoed == data, "{} of {} bytes, or others", echoed.len(), data.len());
+}
+
+#[test]
+fn megabytes_pass_unharmed() {
+    let origin = Origin::raw(|stream, _| {
+        let mut reader = stream.try_clone()?;
+        std::io::copy(&mut reader, stream)?;
+        Ok(())
+    });
+    let proxy = Proxy::start(&config("", &[origin.addr]));
+    let client = Client::connect(proxy.addr("db"));
+    bulk_comes_back(client.stream());
+    for direction in ["in", "out"] {
+        let metric = format!("evenkeel_bytes_total{{listener=\"db\",direction=\"{direction}\"}}");
+        eventually("every byte is counted", || proxy.metric(&metric) == f64::from(32 << 20));
+    }
+}
+
+#[test]
+fn megabytes_pass_unharmed_through_a_tunnel() {
+    let origin = Origin::raw(|stream, _| {
+        let mut reader = BufReader::new(stream.try_clone()?);
+        origin::read_head(&mut reader)?;
+        stream.write_all(b"HTTP/1.1 101 Switching\r\nConnection: Upgrade\r\nUpgrade: bulk\r\n\r\n")?;
+        std::io::copy(&mut reader, stream)?;
+        Ok(())
+    });
+    let proxy = Proxy::start(&format!(
+        r#"
+        [admin]
+        bind = "127.0.0.1:0"
+        [listeners.web]
+        bind = "127.0.0.1:0"
+        [[routes]]
+        upstream = "echo"
+        [upstreams.echo]
+        endpoints = ["{}"]
+        "#,
+        origin.addr
+    ));
+    let mut client = Client::connect(proxy.addr("web"));
+    client.send("GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: bulk\r\n\r\n");
+    assert_eq!(client.head().status, 101);
+    bulk_comes_back(client.stream());
+    eventually("every byte is counted", || {
+        proxy.metric("evenkeel_bytes_total{listener=\"web\",direction=\"in\"}") > f64::from(32 << 20)
+            && proxy.metric("evenkeel_bytes_total{listener=\"web\",direction=\"out\"}") > f64::from(32 << 20)
+    });
 }
 
 #[test]

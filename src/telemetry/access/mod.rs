@@ -50,7 +50,7 @@ impl Default for Line {
     fn default() -> Self {
         Self {
             time: SystemTime::UNIX_EPOCH,
-            listener: "".into(),
+            listener: Arc::default(),
             client: String::new(),
             method: String::new(),
             host: String::new(),

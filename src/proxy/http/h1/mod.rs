@@ -17,8 +17,7 @@ use tokio::time::Instant;
 
 use self::end::{DRAIN, abort, drained, linger, say_goodbye};
 use self::send::{Cut, Form};
-use self::wire::Tunnel;
-pub use self::wire::{ClientBody, Conn};
+pub use self::wire::{ClientBody, Conn, Tunnel};
 use super::body::{RequestBody, ResponseBody, Upgraded};
 use super::{Request, Scope, request, respond, subject, version_label};
 use crate::fields::{Fields, Known};
@@ -440,10 +439,18 @@ async fn tunnel(conn: &Rc<Conn>, upgraded: Upgraded, http: &Http, record: &mut R
         idle: http.tunnel_timeout,
         half_close: http.tunnel_timeout,
     };
-    relay::relay(&mut down, &mut up, limits, |direction, n| match direction {
-        Direction::Up => record.add_bytes_in(n as u64),
-        Direction::Down => record.add_bytes_out(n as u64),
-    })
+    let shared = &conn.down.worker.relays;
+    relay::relay(
+        &mut down,
+        &mut up,
+        BytesMut::new(),
+        shared,
+        limits,
+        |direction, n| match direction {
+            Direction::Up => record.add_bytes_in(n as u64),
+            Direction::Down => record.add_bytes_out(n as u64),
+        },
+    )
     .await;
     drop(upgraded.active);
 }
