@@ -90,6 +90,21 @@ impl Decoder {
         }
     }
 
+    /// Bytes still to come of a body whose length frames it.
+    pub fn counted(&self) -> Option<u64> {
+        match self.state {
+            State::Length(n) => Some(n),
+            _ => None,
+        }
+    }
+
+    /// `n` bytes of such a body went another way.
+    pub fn passed(&mut self, n: u64) {
+        if let State::Length(left) = &mut self.state {
+            *left = left.saturating_sub(n);
+        }
+    }
+
     /// The connection has ended.
     pub fn eof(&mut self) -> Result<(), BodyError> {
         match self.state {

@@ -8,11 +8,10 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
-use rustix::io::Errno;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::deadline::Deadline;
-use super::splice::{Pipe, Pipes};
+use super::splice::{Pipe, Pipes, unsupported};
 use super::stream::Stream;
 
 /// Room for one read. One that fills it is the beginning of something larger, and the next are spliced.
@@ -315,13 +314,6 @@ fn poll_write<W: Side>(cx: &mut Context<'_>, to: &mut W, bytes: &[u8]) -> Poll<i
         0 => Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
         n => Poll::Ready(Ok(n)),
     }
-}
-
-/// Refused for what it is, by the kernel or a sandbox, with nothing taken.
-fn unsupported(e: &io::Error) -> bool {
-    [Errno::INVAL, Errno::NOSYS, Errno::PERM, Errno::OPNOTSUPP]
-        .iter()
-        .any(|errno| e.raw_os_error() == Some(errno.raw_os_error()))
 }
 
 /// The other side is gone already: nothing is left to shut down.

@@ -135,6 +135,13 @@ impl Drop for Pipe {
     }
 }
 
+/// Refused for what it is, by the kernel or a sandbox, with nothing taken.
+pub fn unsupported(e: &io::Error) -> bool {
+    [Errno::INVAL, Errno::NOSYS, Errno::PERM, Errno::OPNOTSUPP]
+        .iter()
+        .any(|errno| e.raw_os_error() == Some(errno.raw_os_error()))
+}
+
 const FLAGS: SpliceFlags = SpliceFlags::MOVE.union(SpliceFlags::NONBLOCK);
 
 /// Calls until it succeeds, fails or would block; only the last clears the readiness the runtime knows of, for a call

@@ -4,6 +4,7 @@
 mod harness;
 
 mod balance;
+mod bulk;
 mod http1;
 mod http2;
 mod lifecycle;

@@ -3,6 +3,7 @@
 //! A connection at rest is a socket and a small task: what a request needs is taken when its first byte arrives and
 //! given back when nothing follows.
 
+mod bulk;
 mod end;
 mod send;
 mod wire;

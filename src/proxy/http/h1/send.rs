@@ -7,10 +7,12 @@ use bytes::{BufMut, Bytes};
 use http::{StatusCode, Version};
 use tokio::time::Instant;
 
+use super::bulk;
 use super::wire::Conn;
 use crate::h1::encode::{self, BodyLength, Connection};
 use crate::net::deadline::Deadline;
 use crate::net::pace::Pace;
+use crate::net::splice::Pipe;
 use crate::proxy::error::ProxyError;
 use crate::proxy::http::Response;
 use crate::proxy::http::body::ResponseBody;
@@ -87,6 +89,8 @@ pub async fn body(
         data: Bytes::new(),
         large: false,
         ended: false,
+        pipe: None,
+        copies: false,
     };
     let mut deadline = Deadline::default();
     std::future::poll_fn(|cx| sending.poll(cx, conn, &mut response.body, &mut deadline, &mut pace, record)).await
@@ -99,6 +103,10 @@ struct Sending {
     /// `data` is a chunk whose end is not written yet.
     large: bool,
     ended: bool,
+    /// The rest is moved from socket to socket.
+    pipe: Option<Pipe>,
+    /// It cannot be.
+    copies: bool,
 }
 
 impl Sending {
@@ -112,6 +120,14 @@ impl Sending {
         record: &mut Record,
     ) -> Poll<Result<(), Cut>> {
         loop {
+            if let (Some(pipe), ResponseBody::H1(body)) = (&mut self.pipe, &mut *body) {
+                if ready!(bulk::poll_move(cx, pipe, conn, body, deadline, pace, record))? {
+                    body.complete();
+                    return Poll::Ready(Ok(()));
+                }
+                self.pipe = None;
+                self.copies = true;
+            }
             let starved = match self.gather(cx, conn, body) {
                 Ok(starved) => starved,
                 Err(e) => return Poll::Ready(Err(Cut::Endpoint(e))),
@@ -140,6 +156,12 @@ impl Sending {
             }
             if self.ended {
                 return Poll::Ready(Ok(()));
+            }
+            if !self.chunked && !self.copies {
+                self.pipe = bulk::pipe_for(conn, body);
+                if self.pipe.is_some() {
+                    continue;
+                }
             }
             if starved {
                 let read = conn.wire.borrow().decoder.is_end();

@@ -153,7 +153,7 @@ impl Conn {
         self.live.series.local(self.down.worker.id).bytes_in.add(n as u64);
     }
 
-    fn count_out(&self, n: usize) {
+    pub fn count_out(&self, n: usize) {
         self.live.series.local(self.down.worker.id).bytes_out.add(n as u64);
     }
 }
