@@ -4,6 +4,7 @@
 mod harness;
 
 mod balance;
+mod desync;
 mod http1;
 mod http2;
 mod lifecycle;
