@@ -21,7 +21,7 @@ const LAYERS: &[&[&str]] = &[
 ];
 
 /// The configuration is checked without a running world: it knows the settings types of these alone.
-const CONFIG_MAY_USE: &[&str] = &["base", "net", "tls", "balance", "health", "route", "pool"];
+const CONFIG_MAY_USE: &[&str] = &["base", "net", "h1", "tls", "balance", "health", "route", "pool"];
 
 const MAX_LINES: usize = 500;
 

@@ -12,6 +12,7 @@ use prometheus::{TEXT_FORMAT, TextEncoder};
 use super::respond::{Response, error, whole};
 use crate::control::Operator;
 use crate::endpoint::Health;
+use crate::h1::desync::Class;
 use crate::snapshot::{Action, Listener, Snapshot};
 use crate::telemetry::names::{self, Name};
 use crate::telemetry::series::{DURATION_BOUNDS_US, HistogramSum, Outcome, RequestSeries};
@@ -90,10 +91,15 @@ fn connections(snapshot: &Snapshot) -> Vec<MetricFamily> {
 
 fn requests(snapshot: &Snapshot) -> Vec<MetricFamily> {
     let mut requests = Family::counter(names::REQUESTS);
+    let mut desync = Family::counter(names::DESYNC_REQUESTS);
     let mut durations: BTreeMap<(&str, &str), HistogramSum> = BTreeMap::new();
     let mut seen = HashSet::new();
     for listener in listeners(snapshot) {
         let Some(http) = listener.http() else { continue };
+        for class in Class::ALL {
+            let n = listener.live.series.sum(|s| &s.desync[class as usize]);
+            desync.add(&[("listener", &*listener.name), ("class", class.label())], n as f64);
+        }
         let mut count = |route, upstream, series: &Arc<RequestSeries>| {
             // A split may name an upstream twice, a removed listener share its counters with nobody else.
             if !seen.insert(Arc::as_ptr(series)) {
@@ -127,7 +133,7 @@ fn requests(snapshot: &Snapshot) -> Vec<MetricFamily> {
     for ((route, upstream), sum) in durations.iter().filter(|(_, sum)| sum.count() > 0) {
         duration.add_histogram(&[("route", route), ("upstream", upstream)], sum);
     }
-    vec![requests.0, duration.0]
+    vec![requests.0, duration.0, desync.0]
 }
 
 fn upstreams(snapshot: &Snapshot) -> Vec<MetricFamily> {

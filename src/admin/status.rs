@@ -9,6 +9,7 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use crate::control::Operator;
+use crate::h1::desync::Class;
 use crate::snapshot::{Action, Listener, Route, Serve, Snapshot};
 use crate::telemetry::series::{HistogramSum, Outcome};
 use crate::upstream::Upstream;
@@ -56,6 +57,16 @@ struct ListenerStatus {
     connections_refused: u64,
     bytes_in: u64,
     bytes_out: u64,
+    /// Of http listeners.
+    desync: Option<Desync>,
+}
+
+#[derive(Debug, Serialize)]
+struct Desync {
+    /// `strict`, `defensive` or `monitor`.
+    mode: &'static str,
+    /// HTTP/1 requests by class.
+    requests: BTreeMap<&'static str, u64>,
 }
 
 #[derive(Debug, Serialize)]
@@ -158,6 +169,12 @@ fn listener(listener: &Listener, listening: &[(Arc<str>, String)]) -> ListenerSt
         connections_refused: series.sum(|s| &s.refused),
         bytes_in: series.sum(|s| &s.bytes_in),
         bytes_out: series.sum(|s| &s.bytes_out),
+        desync: listener.http().map(|http| Desync {
+            mode: http.desync.label(),
+            requests: Class::ALL
+                .map(|class| (class.label(), series.sum(|s| &s.desync[class as usize])))
+                .into(),
+        }),
     }
 }
 

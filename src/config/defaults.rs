@@ -2,10 +2,14 @@
 
 use std::time::Duration;
 
+use crate::h1::desync;
+
 /// Long enough for ordinary requests, short enough for an orchestrator's patience.
 pub const SHUTDOWN_GRACE: Duration = Duration::from_secs(30);
 pub const LOG_LEVEL: &str = "info";
 
+/// A request with two readings is an attack or a broken client: neither is helped by guessing.
+pub const DESYNC: desync::Mode = desync::Mode::Strict;
 /// Request head in bytes: twice what browsers with many cookies send.
 pub const MAX_HEAD: usize = 32 << 10;
 /// Request-target in bytes (RFC 9112 section 3 recommends at least 8000).

@@ -9,6 +9,7 @@ use http::{HeaderMap, StatusCode};
 use ipnet::IpNet;
 
 use crate::balance;
+use crate::h1::desync;
 use crate::health;
 use crate::net::addr::{BindAddr, EndpointAddr};
 use crate::pool::Protocol;
@@ -82,6 +83,8 @@ pub enum Serve {
 /// Limits and time-outs of an HTTP listener; defaults in `config::defaults`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Http {
+    /// What happens to requests that others might read differently (`Strict`).
+    pub desync: desync::Mode,
     /// Forwarding fields from these addresses are kept and added to; from all others replaced.
     pub trusted_proxies: Vec<IpNet>,
     /// Whole request head in bytes (32 KiB), request-target in bytes (8 KiB), number of fields (100).

@@ -293,6 +293,7 @@ impl World {
                 max_target: http.max_target,
                 max_headers: http.max_headers,
             },
+            desync: http.desync,
             trusted_proxies: http.trusted_proxies.clone(),
             max_body: http.max_body,
             header_timeout: http.header_timeout,

@@ -185,13 +185,15 @@ impl Decoder {
             None => return Ok(None),
             _ => return Err(BodyError::ChunkSize),
         }
-        let Some(end) = memchr::memchr(b'\n', buf) else {
-            return if buf.len() > MAX_EXTENSIONS {
-                Err(BodyError::TooLarge)
-            } else {
-                Ok(None)
-            };
-        };
+        let found = memchr::memchr(b'\n', buf);
+        // The same for a line that has come whole and for one that comes bit by bit; one byte more is its CR.
+        let end = found.unwrap_or(buf.len());
+        if self.extensions + (end - digits) > MAX_EXTENSIONS + 1 {
+            return Err(BodyError::TooLarge);
+        }
+        if found.is_none() {
+            return Ok(None);
+        }
         let line = &buf[..end];
         let Some(extension) = line[digits..].strip_suffix(b"\r") else {
             return Err(BodyError::ChunkEnd);
@@ -202,9 +204,6 @@ impl Decoder {
             return Err(BodyError::ChunkSize);
         }
         self.extensions += extension.len();
-        if self.extensions > MAX_EXTENSIONS {
-            return Err(BodyError::TooLarge);
-        }
         let size = line[..digits]
             .iter()
             .fold(0u64, |n, b| n << 4 | u64::from((*b as char).to_digit(16).unwrap_or(0)));
@@ -220,6 +219,9 @@ impl Decoder {
 fn trailers_len(buf: &[u8], scanned: usize) -> Result<Option<usize>, BodyError> {
     for i in memchr::memchr_iter(b'\n', &buf[scanned.min(buf.len())..]) {
         let at = scanned + i;
+        if at > MAX_TRAILERS {
+            return Err(BodyError::TooLarge);
+        }
         if at == 0 || buf[at - 1] != b'\r' {
             return Err(BodyError::ChunkEnd);
         }

@@ -41,18 +41,22 @@ impl FramingError {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Declared {
     Nothing,
-    Length(u64),
+    Length {
+        bytes: u64,
+        /// Several times, always the same.
+        repeated: bool,
+    },
     Chunked,
 }
 
 /// Reads Content-Length and Transfer-Encoding.
 pub fn declared(fields: &Fields) -> Result<Declared, FramingError> {
-    let length = content_length(fields)?;
+    let length = one_length(fields)?;
     let mut codings = fields.all(Known::TransferEncoding);
     let Some(first) = codings.next() else {
-        return Ok(length.map_or(Declared::Nothing, Declared::Length));
+        return Ok(length);
     };
-    if length.is_some() {
+    if length != Declared::Nothing {
         return Err(FramingError::Both);
     }
     let known = |v: &str| {
@@ -87,7 +91,14 @@ pub fn declared(fields: &Fields) -> Result<Declared, FramingError> {
 
 /// The one length that all Content-Length fields and their list members agree on.
 pub fn content_length(fields: &Fields) -> Result<Option<u64>, FramingError> {
-    let mut length = None;
+    Ok(match one_length(fields)? {
+        Declared::Length { bytes, .. } => Some(bytes),
+        _ => None,
+    })
+}
+
+fn one_length(fields: &Fields) -> Result<Declared, FramingError> {
+    let mut length = Declared::Nothing;
     for value in fields.all(Known::ContentLength) {
         for part in value.split(|b| *b == b',') {
             let digits = part.trim_ascii();
@@ -96,10 +107,17 @@ pub fn content_length(fields: &Fields) -> Result<Option<u64>, FramingError> {
                 return Err(FramingError::ContentLength);
             }
             let n = digits.iter().fold(0u64, |n, d| n * 10 + u64::from(d - b'0'));
-            if length.is_some_and(|l| l != n) {
-                return Err(FramingError::ContentLength);
-            }
-            length = Some(n);
+            length = match length {
+                Declared::Length { bytes, .. } if bytes != n => return Err(FramingError::ContentLength),
+                Declared::Length { .. } => Declared::Length {
+                    bytes: n,
+                    repeated: true,
+                },
+                _ => Declared::Length {
+                    bytes: n,
+                    repeated: false,
+                },
+            };
         }
     }
     Ok(length)

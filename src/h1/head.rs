@@ -24,6 +24,8 @@ pub struct HeadSearch {
     scanned: usize,
     /// Complete lines so far.
     lines: usize,
+    /// An empty line before the head has been left out.
+    skipped: bool,
 }
 
 /// What is wrong with the bytes of a head, whichever kind.
@@ -45,7 +47,12 @@ impl HeadSearch {
         for i in memchr::memchr_iter(b'\n', buf.get(self.scanned..).unwrap_or_default()) {
             let at = self.scanned + i;
             if at == 0 || buf[at - 1] != b'\r' {
-                return Err(HeadError::BareLineBreak);
+                // Had the bytes come one by one, the limit would have been reached first.
+                return Err(if at >= limits.max_head {
+                    HeadError::TooLarge
+                } else {
+                    HeadError::BareLineBreak
+                });
             }
             self.lines += 1;
             if at >= 3 && buf[at - 3..at] == *b"\r\n\r" {
@@ -65,6 +72,18 @@ impl HeadSearch {
             return Err(HeadError::TooLarge);
         }
         Ok(None)
+    }
+
+    /// For a head that an empty line stood before.
+    pub(super) fn after_empty_line() -> Self {
+        Self {
+            skipped: true,
+            ..Self::default()
+        }
+    }
+
+    pub(super) fn skipped_line(&self) -> bool {
+        self.skipped
     }
 
     /// The first line is not complete yet.

@@ -3,9 +3,11 @@
 use bytes::{Bytes, BytesMut};
 use http::{HeaderValue, Method, StatusCode, Version};
 
+use super::desync::{Mode, Reason};
 use super::framing::{Declared, Framing, FramingError, declared};
 use super::head::{self, HeadError, HeadSearch, Limits};
 use super::host;
+use super::mended::second_reading;
 use super::target::Target;
 use crate::fields::{Fields, Found, Known};
 
@@ -24,6 +26,8 @@ pub struct RequestHead {
     pub expect_continue: bool,
     /// The Upgrade field, when Connection names it.
     pub upgrade: Option<HeaderValue>,
+    /// Why it is not compliant. What is more than acceptable has been brought into its one reading.
+    pub deviation: Option<Reason>,
 }
 
 /// Why a request is refused.
@@ -43,6 +47,29 @@ pub enum RequestError {
     /// Transfer-Encoding in HTTP/1.0.
     ChunkedInHttp10,
     Expectation,
+}
+
+/// A request that is not taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Refused {
+    pub error: RequestError,
+    /// How it deviates; `None`: it was refused for another reason, such as a limit.
+    pub reason: Option<Reason>,
+}
+
+impl From<RequestError> for Refused {
+    /// For what is found before there is a head to look into.
+    #[cold]
+    fn from(error: RequestError) -> Self {
+        let reason = Reason::of(error, &[]);
+        Self { error, reason }
+    }
+}
+
+impl From<HeadError> for Refused {
+    fn from(error: HeadError) -> Self {
+        RequestError::from(error).into()
+    }
 }
 
 impl RequestError {
@@ -101,22 +128,38 @@ pub fn parse(
     buf: &mut BytesMut,
     search: &mut HeadSearch,
     limits: &Limits,
-) -> Result<Option<RequestHead>, RequestError> {
+    mode: Mode,
+) -> Result<Option<RequestHead>, Refused> {
     // Robustness of RFC 9112 section 2.2, bounded: one empty line before a request.
     if search.in_first_line() && buf.starts_with(b"\r\n") {
+        if search.skipped_line() {
+            return Err(HeadError::StartLine.into());
+        }
         let _ = buf.split_to(2);
-        *search = HeadSearch::default();
+        *search = HeadSearch::after_empty_line();
         if buf.starts_with(b"\r\n") {
             return Err(HeadError::StartLine.into());
         }
     }
-    let Some(end) = search.end(buf, limits).map_err(|e| too_long(e, buf, limits))? else {
-        if search.in_first_line() && first_target(buf) > limits.max_target {
-            return Err(RequestError::TargetTooLong);
+    let Some(end) = search.end(buf, limits).map_err(|e| too_long(e.into(), buf, limits))? else {
+        if first_target(buf, limits) > limits.max_target {
+            return Err(RequestError::TargetTooLong.into());
         }
         return Ok(None);
     };
     let head = head::take(buf, end);
+    let mut read = match read(head, limits) {
+        Ok(read) => read,
+        Err((error, head)) => second_reading(too_long(error, &head, limits), head, limits, mode)?,
+    };
+    if search.skipped_line() {
+        read.deviation = Reason::graver(read.deviation, Some(Reason::EmptyLine));
+    }
+    Ok(Some(read))
+}
+
+/// Reads a whole head strictly. An error gives the head back.
+pub(super) fn read(head: Bytes, limits: &Limits) -> Result<RequestHead, (RequestError, Bytes)> {
     let line = head::with_room(limits, |room| {
         let mut parsed = httparse::Request::new(&mut []);
         match parsed.parse_with_uninit_headers(&head, shorten(room)) {
@@ -125,8 +168,11 @@ pub fn parse(
             Err(httparse::Error::Version) if !names_a_version(&head) => Err(HeadError::StartLine.into()),
             Err(e) => Err(head::reason(e).into()),
         }
-    })?;
-    build(line, head).map(Some)
+    });
+    match line {
+        Ok(line) => build(line, head),
+        Err(e) => Err((e, head)),
+    }
 }
 
 /// What the first line says, and where the fields are.
@@ -180,7 +226,7 @@ fn first_line(head: &[u8], parsed: &httparse::Request<'_, '_>, limits: &Limits) 
     })
 }
 
-fn build(line: FirstLine, head: Bytes) -> Result<RequestHead, RequestError> {
+fn build(line: FirstLine, head: Bytes) -> Result<RequestHead, (RequestError, Bytes)> {
     let FirstLine {
         method,
         target: place,
@@ -188,14 +234,53 @@ fn build(line: FirstLine, head: Bytes) -> Result<RequestHead, RequestError> {
         found,
     } = line;
     let mut fields = found.within(head);
-    let target = target(&mut fields, place, &method, version)?;
-    let framing = match declared(&fields).map_err(RequestError::Framing)? {
+    match judge(&mut fields, place, &method, version) {
+        Ok(said) => Ok(RequestHead {
+            method,
+            target: said.target,
+            version,
+            fields,
+            framing: said.framing,
+            keep_alive: said.keep_alive,
+            expect_continue: said.expect_continue,
+            upgrade: said.upgrade,
+            deviation: said.deviation,
+        }),
+        Err(e) => Err((e, fields.head().clone())),
+    }
+}
+
+/// What the fields say about the request and the connection.
+struct Said {
+    target: Target,
+    framing: Framing,
+    keep_alive: bool,
+    expect_continue: bool,
+    upgrade: Option<HeaderValue>,
+    deviation: Option<Reason>,
+}
+
+fn judge(
+    fields: &mut Fields,
+    place: std::ops::Range<usize>,
+    method: &Method,
+    version: Version,
+) -> Result<Said, RequestError> {
+    let target = target(fields, place, method, version)?;
+    let mut deviation = None;
+    let framing = match declared(fields).map_err(RequestError::Framing)? {
+        Declared::Nothing => Framing::None,
         Declared::Chunked if version == Version::HTTP_10 => return Err(RequestError::ChunkedInHttp10),
-        Declared::Chunked => Framing::Chunked,
-        Declared::Length(0) | Declared::Nothing => Framing::None,
-        Declared::Length(n) => Framing::Length(n),
+        told => {
+            deviation = unusual(told, method);
+            match told {
+                Declared::Length { bytes: 0, .. } | Declared::Nothing => Framing::None,
+                Declared::Length { bytes, .. } => Framing::Length(bytes),
+                Declared::Chunked => Framing::Chunked,
+            }
+        }
     };
-    let connection = Connection::read(&fields);
+    let connection = Connection::read(fields);
     let keep_alive = !connection.close && (version == Version::HTTP_11 || connection.keep_alive);
     let expect_continue = match fields.get(Known::Expect) {
         None => false,
@@ -208,15 +293,13 @@ fn build(line: FirstLine, head: Bytes) -> Result<RequestHead, RequestError> {
         }
         _ => None,
     };
-    Ok(RequestHead {
-        method,
+    Ok(Said {
         target,
-        version,
-        fields,
         framing,
         keep_alive,
         expect_continue,
         upgrade,
+        deviation,
     })
 }
 
@@ -225,6 +308,17 @@ fn build(line: FirstLine, head: Bytes) -> Result<RequestHead, RequestError> {
 fn names_h2c(upgrade: &[u8]) -> bool {
     let mut protocols = upgrade.split(|b| *b == b',');
     protocols.any(|protocol| protocol.trim_ascii().eq_ignore_ascii_case(b"h2c"))
+}
+
+/// Framing that everybody reads alike and few send.
+fn unusual(told: Declared, method: &Method) -> Option<Reason> {
+    let get = *method == Method::GET || *method == Method::HEAD;
+    match told {
+        Declared::Length { repeated: true, .. } => Some(Reason::RepeatedLength),
+        Declared::Length { bytes: 0, .. } if get => Some(Reason::ZeroLengthGet),
+        _ if get => Some(Reason::GetWithContent),
+        _ => None,
+    }
 }
 
 /// The target in origin form, and the one Host that goes with it.
@@ -299,17 +393,20 @@ impl Connection {
     }
 }
 
-/// How much of the first line's target has come.
-fn first_target(buf: &[u8]) -> usize {
-    memchr::memchr(b' ', buf).map_or(0, |space| buf.len() - space - 1)
+/// How much of the first line's target has come, within what a head may be.
+fn first_target(buf: &[u8], limits: &Limits) -> usize {
+    let buf = &buf[..buf.len().min(limits.max_head)];
+    let line = &buf[..memchr::memchr(b'\n', buf).unwrap_or(buf.len())];
+    let target = memchr::memchr(b' ', line).map_or(&[][..], |space| &line[space + 1..]);
+    memchr::memchr(b' ', target).unwrap_or(target.len())
 }
 
-/// A head too large because of its target is told so.
-fn too_long(error: HeadError, buf: &[u8], limits: &Limits) -> RequestError {
-    let in_target = memchr::memchr(b'\n', buf).is_none() && first_target(buf) > limits.max_target;
-    if error == HeadError::TooLarge && in_target {
+/// A target that is too long comes before whatever else is wrong, however much of the head came at once.
+#[cold]
+fn too_long(error: RequestError, buf: &[u8], limits: &Limits) -> RequestError {
+    if first_target(buf, limits) > limits.max_target {
         RequestError::TargetTooLong
     } else {
-        error.into()
+        error
     }
 }

@@ -109,8 +109,8 @@ fn build(line: StatusLine, head: Bytes, request_method: &Method) -> Result<Respo
         }
         _ if bodiless => Framing::None,
         Declared::Chunked => Framing::Chunked,
-        Declared::Length(0) => Framing::None,
-        Declared::Length(n) => Framing::Length(n),
+        Declared::Length { bytes: 0, .. } => Framing::None,
+        Declared::Length { bytes, .. } => Framing::Length(bytes),
         Declared::Nothing => Framing::UntilClose,
     };
     let keep_alive = !connection.close

@@ -9,6 +9,7 @@ use http::StatusCode;
 use tokio::time::Instant;
 
 use super::worker::Worker;
+use crate::h1::desync::Reason;
 use crate::telemetry::access::Line;
 use crate::telemetry::series::RequestSeries;
 
@@ -74,6 +75,14 @@ impl Record {
     pub fn failed(&mut self, why: impl Into<Cow<'static, str>>) {
         if let Some(line) = &mut self.line {
             line.error = Some(why.into());
+        }
+    }
+
+    /// Why it is not compliant.
+    #[cold]
+    pub fn deviates(&mut self, reason: Reason) {
+        if let Some(line) = &mut self.line {
+            line.desync = Some((reason.class().label(), reason.label()));
         }
     }
 

@@ -11,6 +11,7 @@ use http::StatusCode;
 use ipnet::IpNet;
 
 use crate::fields::Fields;
+use crate::h1::desync;
 use crate::h1::head::Limits;
 use crate::net::relay;
 use crate::route::{HostPattern, Table};
@@ -63,6 +64,7 @@ pub enum Serve {
 #[derive(Debug)]
 pub struct Http {
     pub limits: Limits,
+    pub desync: desync::Mode,
     pub trusted_proxies: Vec<IpNet>,
     pub max_body: Option<u64>,
     pub header_timeout: Duration,

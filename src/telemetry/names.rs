@@ -54,6 +54,10 @@ pub const REQUESTS: Name = name(
     "evenkeel_requests_total",
     "Requests by their final status; 499: the client went away first.",
 );
+pub const DESYNC_REQUESTS: Name = name(
+    "evenkeel_desync_requests_total",
+    "HTTP/1 requests by whether others might read them differently: compliant, acceptable, ambiguous, severe.",
+);
 pub const REQUEST_DURATION: Name = name(
     "evenkeel_request_duration_seconds",
     "From a request's head to the last byte of its response.",

@@ -16,6 +16,8 @@ pub struct ListenerShard {
     pub handshake_failures: LocalCounter,
     /// `accept(2)` failed, most often for want of file descriptors.
     pub accept_errors: LocalCounter,
+    /// HTTP/1 requests by what `h1::desync` says of them: in the order of its classes.
+    pub desync: [LocalCounter; 4],
     /// Bytes read from clients.
     pub bytes_in: LocalCounter,
     /// Bytes written to clients.

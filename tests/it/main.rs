@@ -5,6 +5,7 @@ mod harness;
 
 mod balance;
 mod bulk;
+mod desync;
 mod http1;
 mod http2;
 mod lifecycle;

@@ -8,6 +8,7 @@ use crate::config::diagnostic::{At, Context, Diagnostic};
 use crate::config::reader::{Fields, Shape};
 use crate::config::value::Node;
 use crate::config::{defaults, plan};
+use crate::h1::desync::Mode;
 use crate::net::addr::BindAddr;
 use crate::route::HostPattern;
 
@@ -45,6 +46,7 @@ pub const LISTENER: Shape = Shape {
         "max_connections",
         "max_connections_per_source",
         "trusted_proxies",
+        "desync",
         "max_head",
         "max_target",
         "max_headers",
@@ -63,8 +65,9 @@ pub const LISTENER: Shape = Shape {
     ],
     later: &[],
 };
-const ONLY_HTTP: [&str; 12] = [
+const ONLY_HTTP: [&str; 13] = [
     "trusted_proxies",
+    "desync",
     "max_head",
     "max_target",
     "max_headers",
@@ -146,7 +149,11 @@ fn http(fields: &Fields<'_>) -> plan::Http {
             .cx
             .push(Diagnostic::error(node.span, message).label(format!("expected at most {max_head}B")));
     }
+    let modes = [Mode::Strict, Mode::Defensive, Mode::Monitor].map(|mode| (mode.label(), mode));
     plan::Http {
+        desync: fields
+            .word("desync", &modes, &[])
+            .map_or(defaults::DESYNC, |found| found.value),
         trusted_proxies: networks(fields, "trusted_proxies"),
         max_head,
         max_target: max_target.unwrap_or(defaults::MAX_TARGET.min(max_head)),

@@ -49,6 +49,8 @@ pub struct Outgoing<'a> {
     pub length: Option<u64>,
     pub expect_continue: bool,
     pub upgrade: Option<&'a HeaderValue>,
+    /// No other request may follow it on an HTTP/1 connection.
+    pub alone: bool,
     /// Sending it twice does what sending it once does.
     pub idempotent: bool,
 }
@@ -178,6 +180,7 @@ async fn over_h1(
         };
         let connection = match request.upgrade {
             Some(protocol) => Connection::Upgrade(protocol.clone()),
+            None if request.alone => Connection::Close,
             None => Connection::None,
         };
         encode::request(
@@ -254,7 +257,7 @@ async fn over_h1(
         }));
     }
     // A body that was announced and never sent leaves the endpoint waiting for it.
-    let keep = head.keep_alive && hold.is_none() && broken.is_none();
+    let keep = head.keep_alive && hold.is_none() && broken.is_none() && !request.alone;
     let sending = pump.filter(|_| hold.is_none()).map(Pump::spawn);
     Ok(Answer::H1(Exchange {
         conn,
@@ -422,7 +425,7 @@ fn describe(e: &hyper::Error) -> String {
 /// The request as hyper takes it: `:authority` is the Host.
 fn h2_request(upstream: &Upstream, request: &Outgoing<'_>) -> Result<http::Request<Upload>, ProxyError> {
     let bad = |what: &'static str| ProxyError::new(Kind::BadRequest, what);
-    let authority = match request.fields.get(Known::Host) {
+    let authority = match request.fields.get(Known::Host).filter(|host| !host.is_empty()) {
         Some(host) => Authority::try_from(host).map_err(|_| bad("invalid Host"))?,
         None => Authority::from_static("localhost"),
     };

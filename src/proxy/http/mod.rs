@@ -53,6 +53,8 @@ pub struct Request {
     pub length: Option<u64>,
     pub expect_continue: bool,
     pub upgrade: Option<HeaderValue>,
+    /// No other request may follow it on an HTTP/1 connection to an endpoint.
+    pub alone: bool,
 }
 
 /// A response on its way to the client.

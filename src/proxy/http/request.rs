@@ -151,6 +151,7 @@ async fn send(
         length,
         expect_continue,
         upgrade,
+        alone,
     } = request;
     if let (Some(length), Some(max)) = (length, max_body)
         && length > max
@@ -174,6 +175,7 @@ async fn send(
         length,
         expect_continue,
         upgrade: upgrade.as_ref(),
+        alone,
         idempotent,
     };
     let mut tried = Vec::new();

@@ -43,6 +43,8 @@ pub struct Line {
     pub response: Option<Duration>,
     /// Why it failed.
     pub error: Option<Cow<'static, str>>,
+    /// Class and reason of a request that is not compliant.
+    pub desync: Option<(&'static str, &'static str)>,
     pub user_agent: Option<String>,
 }
 
@@ -67,6 +69,7 @@ impl Default for Line {
             connect: None,
             response: None,
             error: None,
+            desync: None,
             user_agent: None,
         }
     }

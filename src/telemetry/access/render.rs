@@ -62,6 +62,10 @@ struct Json<'a> {
     connect_seconds: Option<f64>,
     response_seconds: Option<f64>,
     error: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    desync: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    desync_reason: Option<&'a str>,
     user_agent: Option<&'a str>,
 }
 
@@ -87,6 +91,8 @@ fn json(line: &Line, out: &mut Vec<u8>) -> io::Result<()> {
         connect_seconds: line.connect.map(seconds),
         response_seconds: line.response.map(seconds),
         error: line.error.as_deref(),
+        desync: line.desync.map(|(class, _)| class),
+        desync_reason: line.desync.map(|(_, reason)| reason),
         user_agent: line.user_agent.as_deref(),
     };
     Ok(serde_json::to_writer(out, &json)?)
@@ -126,6 +132,9 @@ fn text(line: &Line, out: &mut Vec<u8>) -> io::Result<()> {
     )?;
     if let Some(error) = &line.error {
         write!(out, " error=\"{}\"", Quoted(error))?;
+    }
+    if let Some((class, reason)) = line.desync {
+        write!(out, " desync={class} desync_reason={reason}")?;
     }
     if let Some(agent) = &line.user_agent {
         write!(out, " agent=\"{}\"", Quoted(agent))?;
@@ -201,6 +210,7 @@ mod tests {
             total: Duration::from_micros(1_001_500),
             connect: Some(Duration::from_micros(250)),
             error: Some("reset: \n gone".into()),
+            desync: Some(("ambiguous", "both_framings")),
             user_agent: Some("a\u{1b}[31m\\".into()),
             ..Line::default()
         }
@@ -219,7 +229,8 @@ mod tests {
             concat!(
                 r#"2023-11-14T22:13:20.001234Z 10.0.0.9:4000 web "GET /a?b=\"c HTTP/1.1" 200 host=shop.example "#,
                 r#"in=3 out=1024 route="every thing" upstream=site endpoint=10.0.0.1:80 attempts=2 "#,
-                r#"total=1.001500 connect=0.000250 response=- error="reset: \u{a} gone" agent="a\u{1b}[31m\\""#,
+                r#"total=1.001500 connect=0.000250 response=- error="reset: \u{a} gone" "#,
+                r#"desync=ambiguous desync_reason=both_framings agent="a\u{1b}[31m\\""#,
                 "\n"
             )
         );
@@ -235,6 +246,8 @@ mod tests {
         assert_eq!(value["total_seconds"], 1.0015);
         assert_eq!(value["response_seconds"], serde_json::Value::Null);
         assert_eq!(value["error"], "reset: \n gone");
+        assert_eq!(value["desync"], "ambiguous");
+        assert_eq!(value["desync_reason"], "both_framings");
     }
 
     #[test]
@@ -247,5 +260,6 @@ mod tests {
         assert!(rendered(Format::Text, &line).starts_with("1970-01-01T00:00:00.000000Z unix - TCP host=- in=0"));
         let value: serde_json::Value = serde_json::from_str(&rendered(Format::Json, &line)).unwrap();
         assert!(value["status"].is_null() && value["method"].is_null());
+        assert!(value.get("desync").is_none() && value.get("desync_reason").is_none());
     }
 }

@@ -23,10 +23,11 @@ use super::body::{RequestBody, ResponseBody, Upgraded};
 use super::{Request, Scope, request, respond, subject, version_label};
 use crate::fields::{Fields, Known};
 use crate::h1::decode::Decoder;
+use crate::h1::desync::{Class, Reason};
 use crate::h1::encode;
 use crate::h1::framing::Framing;
 use crate::h1::head::HeadSearch;
-use crate::h1::request::{RequestError, RequestHead, is_h2_preface, parse};
+use crate::h1::request::{Refused, RequestHead, is_h2_preface, parse};
 use crate::net::pace::Pace;
 use crate::net::relay::{self, Direction};
 use crate::pool::h1::H1Stream;
@@ -157,14 +158,15 @@ async fn next(conn: &Rc<Conn>, served: &mut u64) -> Result<(Instant, Duration), 
         Ok(head) => head,
         Err(NoHead::H2) => return Err(Next::H2),
         Err(NoHead::Gone) => return Err(Next::Close),
-        Err(NoHead::Refused(status, why)) => {
-            refuse(conn, listener, http, held.access_log, status, why).await;
+        Err(NoHead::Refused(refusal)) => {
+            refuse(conn, listener, http, held.access_log, refusal).await;
             return Err(Next::Close);
         }
     };
     *served += 1;
     let last = http.max_requests.is_some_and(|max| *served >= max) || !conn.down.worker.keeps(conn.down.slot);
     let ended = exchange(conn, listener, http, held.access_log, head, last).await;
+    conn.count(conn.wire.borrow().desync.map_or(Class::Compliant, Reason::class));
     ended.map(|at| (at, http.idle_timeout)).ok_or(Next::Close)
 }
 
@@ -172,7 +174,24 @@ async fn next(conn: &Rc<Conn>, served: &mut u64) -> Result<(Instant, Duration), 
 enum NoHead {
     H2,
     Gone,
-    Refused(StatusCode, &'static str),
+    Refused(Refusal),
+}
+
+/// What a client is told of bytes that are no request.
+struct Refusal {
+    status: StatusCode,
+    why: &'static str,
+    desync: Option<Reason>,
+}
+
+impl From<Refused> for Refusal {
+    fn from(refused: Refused) -> Self {
+        Self {
+            status: refused.error.status(),
+            why: refused.error.reason(),
+            desync: refused.reason,
+        }
+    }
 }
 
 async fn read_head(conn: &Conn, http: &Http, first: bool) -> Result<RequestHead, NoHead> {
@@ -189,13 +208,13 @@ async fn read_head(conn: &Conn, http: &Http, first: bool) -> Result<RequestHead,
                 } {
                     Some(true) => return Poll::Ready(Err(NoHead::H2)),
                     None => {}
-                    Some(false) => match parse(&mut wire.read, &mut search, &http.limits) {
+                    Some(false) => match parse(&mut wire.read, &mut search, &http.limits, http.desync) {
                         Ok(Some(head)) => {
                             wire.deadline.clear();
                             return Poll::Ready(Ok(head));
                         }
                         Ok(None) => {}
-                        Err(e) => return Poll::Ready(Err(refusal(e))),
+                        Err(e) => return Poll::Ready(Err(NoHead::Refused(e.into()))),
                     },
                 }
             }
@@ -206,10 +225,11 @@ async fn read_head(conn: &Conn, http: &Http, first: bool) -> Result<RequestHead,
                     let wire = &mut *conn.wire.borrow_mut();
                     wire.deadline.set_if_clear(http.header_timeout);
                     return wire.deadline.poll(cx).map(|()| {
-                        Err(NoHead::Refused(
-                            StatusCode::REQUEST_TIMEOUT,
-                            "the request's head did not come in time",
-                        ))
+                        Err(NoHead::Refused(Refusal {
+                            status: StatusCode::REQUEST_TIMEOUT,
+                            why: "the request's head did not come in time",
+                            desync: None,
+                        }))
                     });
                 }
             }
@@ -218,19 +238,9 @@ async fn read_head(conn: &Conn, http: &Http, first: bool) -> Result<RequestHead,
     .await
 }
 
-fn refusal(e: RequestError) -> NoHead {
-    NoHead::Refused(e.status(), e.reason())
-}
-
 /// Answers bytes that are no request, and closes.
-async fn refuse(
-    conn: &Rc<Conn>,
-    listener: &Listener,
-    http: &Http,
-    logged: bool,
-    status: StatusCode,
-    why: &'static str,
-) {
+async fn refuse(conn: &Rc<Conn>, listener: &Listener, http: &Http, logged: bool, refusal: Refusal) {
+    let Refusal { status, why, desync } = refusal;
     let mut record = Record::begin(&conn.down.worker, logged, || {
         line(&Subject {
             listener: &listener.name,
@@ -244,6 +254,10 @@ async fn refuse(
     });
     record.count_in(&http.unrouted);
     record.failed(why);
+    if let Some(reason) = desync {
+        conn.count(reason.class());
+        record.deviates(reason);
+    }
     record.status = status;
     let mut response = respond::plain(status, why);
     let mut form = Form {
@@ -284,9 +298,10 @@ async fn exchange(
         wire.pace = Pace::new(http.body_timeout, http.min_rate);
         wire.owes_continue = head.expect_continue && head.framing != Framing::None;
         wire.body_bytes = 0;
+        wire.desync = head.deviation;
     }
-    let asked_to_keep = head.keep_alive;
-    let keep = asked_to_keep && !last;
+    let keep = head.keep_alive && !last;
+    let asked_to_close = !head.keep_alive && !head.deviation.is_some_and(Reason::closes);
     let request = into_request(conn, head);
     let inform = |status: StatusCode, fields: &Fields| {
         encode::informational(&mut conn.wire.borrow_mut().out, status, fields);
@@ -338,7 +353,13 @@ async fn exchange(
         &mut record,
     )
     .await;
-    record.add_bytes_in(conn.wire.borrow().body_bytes);
+    {
+        let wire = conn.wire.borrow();
+        record.add_bytes_in(wire.body_bytes);
+        if let Some(reason) = wire.desync {
+            record.deviates(reason);
+        }
+    }
     match sent {
         Ok(()) => {}
         Err(cut) => {
@@ -363,7 +384,7 @@ async fn exchange(
         return Some(ended);
     }
     // A client that asked for the end sends nothing more: nothing is left that could reset the answer on its way.
-    let silent = !asked_to_keep && {
+    let silent = asked_to_close && {
         let wire = conn.wire.borrow();
         wire.decoder.is_end() && wire.read.is_empty()
     };
@@ -393,12 +414,17 @@ fn into_request(conn: &Rc<Conn>, head: RequestHead) -> Request {
         method,
         target,
         version,
-        fields,
+        mut fields,
         framing,
         expect_continue,
         upgrade,
+        deviation,
         ..
     } = head;
+    if !fields.has(Known::Host) {
+        // HTTP/1.0 need not have one; it is sent on as 1.1, which must, if an empty one (RFC 9112 section 3.2).
+        fields.append(Known::Host, b"");
+    }
     let (body, length) = match framing {
         Framing::None => (RequestBody::Empty, fields.has(Known::ContentLength).then_some(0)),
         Framing::Length(n) => (RequestBody::H1(ClientBody(conn.clone())), Some(n)),
@@ -413,6 +439,7 @@ fn into_request(conn: &Rc<Conn>, head: RequestHead) -> Request {
         length,
         expect_continue,
         upgrade,
+        alone: deviation.is_some_and(Reason::closes),
     }
 }
 

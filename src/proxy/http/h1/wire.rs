@@ -13,6 +13,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
 
 use crate::h1::decode::{Decoder, Step};
+use crate::h1::desync::{Class, Reason};
 use crate::h1::framing::Framing;
 use crate::net::deadline::Deadline;
 use crate::net::pace::Pace;
@@ -52,6 +53,8 @@ pub struct Wire {
     pub broken: bool,
     /// Bytes of the current request's body.
     pub body_bytes: u64,
+    /// Why the current request is not compliant.
+    pub desync: Option<Reason>,
     bulk: bool,
 }
 
@@ -67,6 +70,7 @@ impl Conn {
             owes_continue: false,
             broken: false,
             body_bytes: 0,
+            desync: None,
             bulk: false,
         };
         Self {
@@ -149,6 +153,11 @@ impl Conn {
         Pin::new(&mut wire.io).poll_flush(cx)
     }
 
+    /// Counts a request that has ended.
+    pub fn count(&self, class: Class) {
+        self.live.series.local(self.down.worker.id).desync[class as usize].add(1);
+    }
+
     fn count_in(&self, n: usize) {
         self.live.series.local(self.down.worker.id).bytes_in.add(n as u64);
     }
@@ -199,6 +208,7 @@ impl ClientBody {
                     Ok(Step::More) => {}
                     Err(e) => {
                         wire.broken = true;
+                        wire.desync = Reason::graver(wire.desync, Reason::of_body(e));
                         return Poll::Ready(Some(Err(ProxyError::new(Kind::BadRequest, e.reason()))));
                     }
                 }

@@ -302,6 +302,7 @@ fn into_request(
         body,
         expect_continue,
         upgrade: None,
+        alone: false,
     })
 }
 
