@@ -1,6 +1,6 @@
 //! One accepted connection: admitted, its TLS handshake done, handed to the protocol its listener speaks.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use tokio_rustls::TlsAcceptor;
 
 use super::{Accepted, Fleet, Load};
 use crate::net::stream::Stream;
-use crate::proxy::http::h1::{self, Conn, Served};
+use crate::proxy::http::h1::{self, Conn};
 use crate::proxy::http::{Downstream, h2};
 use crate::proxy::tcp;
 use crate::proxy::worker::{Peer, Worker};
@@ -25,6 +25,7 @@ pub(super) fn welcome(worker: &Rc<Worker>, fleet: &Arc<Fleet>, accepted: Accepte
         return;
     };
     let series = listener.live.series.local(worker.id);
+    // `::ffff:192.0.2.1` is `192.0.2.1` to everybody but the kernel.
     let source = accepted.peer.map(|peer| peer.ip().to_canonical());
     let Some(admitted) = listener.live.admit(listener.max_connections, source) else {
         series.refused.add(1);
@@ -37,9 +38,7 @@ pub(super) fn welcome(worker: &Rc<Worker>, fleet: &Arc<Fleet>, accepted: Accepte
     let open = Open::begin(worker, fleet, &listener.live, admitted);
     let peer = Peer {
         ip: source.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST)),
-        label: accepted
-            .peer
-            .map_or_else(|| "unix".to_owned(), |peer| canonical(peer).to_string()),
+        port: accepted.peer.map(|peer| peer.port()),
     };
     let listener = listener.clone();
     // In boxes, which the runtime can move cheaply. Layer 4 by itself: what an HTTP connection takes is many times larger.
@@ -48,11 +47,6 @@ pub(super) fn welcome(worker: &Rc<Worker>, fleet: &Arc<Fleet>, accepted: Accepte
     } else {
         tokio::task::spawn_local(Box::pin(serve(open, listener, stream, peer)));
     }
-}
-
-/// `::ffff:192.0.2.1` is `192.0.2.1` to everybody but the kernel.
-fn canonical(peer: SocketAddr) -> SocketAddr {
-    SocketAddr::new(peer.ip().to_canonical(), peer.port())
 }
 
 fn stream(fd: OwnedFd, tcp: bool) -> std::io::Result<Stream> {
@@ -70,10 +64,21 @@ async fn serve(open: Open, listener: Arc<Listener>, stream: Stream, peer: Peer) 
     match &listener.serve {
         Serve::Tcp(_) => Box::pin(layer4(open, listener, io, peer)).await,
         Serve::Http(_) => {
-            let slot = listener.slot;
+            let (tls, h2) = match &io {
+                Io::Plain(_) => (false, false),
+                Io::Tls(tls) => (true, tls.get_ref().1.alpn_protocol() == Some(b"h2")),
+            };
+            let down = Downstream {
+                worker: open.worker.clone(),
+                forwarded_for: peer.ip.to_string().into(),
+                peer,
+                tls,
+                slot: listener.slot,
+            };
+            let conn = Rc::new(Conn::new(down, open.live.clone(), io, BytesMut::new()));
             // A connection at rest must not keep an old world alive.
             drop(listener);
-            http(&open, slot, peer, io).await;
+            http(conn, h2).await;
         }
     }
 }
@@ -85,27 +90,13 @@ async fn layer4(open: Open, listener: Arc<Listener>, io: Io, peer: Peer) {
     }
 }
 
-async fn http(open: &Open, slot: usize, peer: Peer, io: Io) {
-    let (tls, h2) = match &io {
-        Io::Plain(_) => (false, false),
-        Io::Tls(tls) => (true, tls.get_ref().1.alpn_protocol() == Some(b"h2")),
-    };
-    let down = || Downstream {
-        worker: open.worker.clone(),
-        forwarded_for: peer.ip.to_string().into(),
-        peer: peer.clone(),
-        tls,
-        slot,
-    };
-    let (io, read) = if h2 {
-        (io, BytesMut::new())
-    } else {
-        match h1::serve(Conn::new(down(), open.live.clone(), io, BytesMut::new())).await {
-            Served::Closed => return,
-            Served::H2(io, read) => (io, read),
-        }
-    };
-    Box::pin(h2::serve(down(), open.live.clone(), io, read)).await;
+/// `conn` begins with HTTP/1 unless ALPN chose `h2`; without TLS its first bytes tell.
+async fn http(conn: Rc<Conn>, h2: bool) {
+    let conn = if h2 { Some(conn) } else { h1::serve(conn).await };
+    if let Some(conn) = conn.and_then(Rc::into_inner) {
+        let wire = conn.wire.into_inner();
+        Box::pin(h2::serve(conn.down, conn.live, wire.io, wire.read)).await;
+    }
 }
 
 /// The connection as the protocols see it; `None`: the handshake failed.

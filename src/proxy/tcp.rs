@@ -36,7 +36,7 @@ pub async fn serve(worker: &Rc<Worker>, listener: &Listener, tcp: &Tcp, logged: 
         session.line = Line {
             time: SystemTime::now(),
             listener: listener.name.clone(),
-            client: peer.label.clone(),
+            client: peer.to_string(),
             protocol: "TCP",
             ..Line::default()
         };

@@ -1,7 +1,8 @@
 //! What one data-plane thread has to itself.
 
 use std::cell::{Cell, RefCell};
-use std::net::IpAddr;
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
 
 use tokio::sync::Notify;
 
@@ -32,11 +33,21 @@ pub struct Worker {
 }
 
 /// Who is at the other end of an accepted connection.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Copy)]
 pub struct Peer {
     pub ip: IpAddr,
-    /// Address and port, for logs.
-    pub label: String,
+    /// `None`: a Unix socket's.
+    pub port: Option<u16>,
+}
+
+/// Address and port, for logs.
+impl fmt::Display for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.port {
+            Some(port) => SocketAddr::new(self.ip, port).fmt(f),
+            None => f.write_str("unix"),
+        }
+    }
 }
 
 impl Worker {

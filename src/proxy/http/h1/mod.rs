@@ -33,19 +33,11 @@ use crate::net::relay::{self, Direction};
 use crate::pool::h1::H1Stream;
 use crate::proxy::record::{Record, Subject, line};
 use crate::snapshot::{Http, Listener};
-use crate::tls::io::Io;
 
 /// A connection that was busy keeps what its next request needs for so long: most requests follow soon.
 const WARM: Duration = Duration::from_millis(500);
 /// After a reload or a stop, how long a connection at rest may still bring a request that was on its way.
 const LAST_CALL: Duration = Duration::from_millis(500);
-
-/// How serving a connection ended.
-pub enum Served {
-    Closed,
-    /// The client speaks HTTP/2, of which these bytes are read.
-    H2(Io, BytesMut),
-}
 
 /// What follows a burst of requests.
 enum Next {
@@ -55,9 +47,8 @@ enum Next {
     H2,
 }
 
-/// Serves one connection until it closes.
-pub async fn serve(conn: Conn) -> Served {
-    let conn = Rc::new(conn);
+/// Serves one connection until it closes; or gives it back, when the client speaks HTTP/2.
+pub async fn serve(conn: Rc<Conn>) -> Option<Rc<Conn>> {
     let mut served = 0;
     let mut rested = None;
     loop {
@@ -66,20 +57,15 @@ pub async fn serve(conn: Conn) -> Served {
         }
         // In a box, so that a connection at rest does not hold the room its requests need.
         match Box::pin(burst(&conn, &mut served)).await {
-            Next::Rest(already) => rested = Some(already),
-            Next::Close => break,
-            Next::H2 => {
-                return match Rc::try_unwrap(conn) {
-                    Ok(conn) => {
-                        let wire = conn.wire.into_inner();
-                        Served::H2(wire.io, wire.read)
-                    }
-                    Err(_) => Served::Closed,
-                };
+            Next::Rest(already) => {
+                rested = Some(already);
+                conn.wire.borrow_mut().rest();
             }
+            Next::Close => break,
+            Next::H2 => return Some(conn),
         }
     }
-    Served::Closed
+    None
 }
 
 /// Waits for the first byte of a request, holding nothing. `rested`: for how long it has waited since the last one; the
@@ -244,7 +230,7 @@ async fn refuse(conn: &Rc<Conn>, listener: &Listener, http: &Http, logged: bool,
     let mut record = Record::begin(&conn.down.worker, logged, || {
         line(&Subject {
             listener: &listener.name,
-            client: &conn.down.peer.label,
+            client: &conn.down.peer.to_string(),
             method: "",
             host: "",
             target: "",
@@ -400,7 +386,7 @@ fn subject_line(conn: &Conn, listener: &Listener, head: &RequestHead) -> crate::
     let (host, target) = subject(&head.target, &head.fields);
     line(&Subject {
         listener: &listener.name,
-        client: &conn.down.peer.label,
+        client: &conn.down.peer.to_string(),
         method: head.method.as_str(),
         host: &host,
         target: &target,

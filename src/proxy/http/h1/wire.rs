@@ -168,6 +168,15 @@ impl Conn {
 }
 
 impl Wire {
+    /// Gives back what a connection at rest does not need.
+    pub fn rest(&mut self) {
+        self.out = BytesMut::new();
+        if self.read.is_empty() {
+            self.read = BytesMut::new();
+        }
+        self.bulk = false;
+    }
+
     fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         self.read.reserve(if self.bulk { BULK_READ } else { READ });
         let n = ready!(tokio_read(&mut self.io, cx, &mut self.read))?;

@@ -144,7 +144,7 @@ pub async fn serve(down: Downstream, live: std::sync::Arc<Live>, io: Io, read: B
     })
     .await;
     if let Some(error) = ended {
-        tracing::debug!(error, client = %conn.down.peer.label, "HTTP/2 connection ended");
+        tracing::debug!(error, client = %conn.down.peer, "HTTP/2 connection ended");
     }
 }
 
@@ -229,7 +229,7 @@ fn subject_line(conn: &Conn, listener: &Listener, parts: &http::request::Parts) 
     let target = parts.uri.path_and_query().map_or("", |p| p.as_str());
     line(&Subject {
         listener: &listener.name,
-        client: &conn.down.peer.label,
+        client: &conn.down.peer.to_string(),
         method: parts.method.as_str(),
         host,
         target,
