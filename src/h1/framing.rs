@@ -97,8 +97,10 @@ pub fn content_length(fields: &Fields) -> Result<Option<u64>, FramingError> {
     })
 }
 
+#[inline(always)]
 fn one_length(fields: &Fields) -> Result<Declared, FramingError> {
-    let mut length = Declared::Nothing;
+    let mut length = None;
+    let mut repeated = false;
     for value in fields.all(Known::ContentLength) {
         for part in value.split(|b| *b == b',') {
             let digits = part.trim_ascii();
@@ -107,18 +109,12 @@ fn one_length(fields: &Fields) -> Result<Declared, FramingError> {
                 return Err(FramingError::ContentLength);
             }
             let n = digits.iter().fold(0u64, |n, d| n * 10 + u64::from(d - b'0'));
-            length = match length {
-                Declared::Length { bytes, .. } if bytes != n => return Err(FramingError::ContentLength),
-                Declared::Length { .. } => Declared::Length {
-                    bytes: n,
-                    repeated: true,
-                },
-                _ => Declared::Length {
-                    bytes: n,
-                    repeated: false,
-                },
-            };
+            if length.is_some_and(|l| l != n) {
+                return Err(FramingError::ContentLength);
+            }
+            repeated |= length.is_some();
+            length = Some(n);
         }
     }
-    Ok(length)
+    Ok(length.map_or(Declared::Nothing, |bytes| Declared::Length { bytes, repeated }))
 }

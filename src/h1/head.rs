@@ -96,6 +96,7 @@ impl HeadSearch {
 const USUAL: usize = 256;
 
 /// Runs `parse` with room for as many fields as the limits allow.
+#[inline(always)]
 pub(super) fn with_room<T>(
     limits: &Limits,
     parse: impl FnOnce(&mut [MaybeUninit<httparse::Header<'static>>]) -> T,

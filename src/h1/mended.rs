@@ -23,16 +23,17 @@ pub(super) fn second_reading(
     head: Bytes,
     limits: &Limits,
     mode: Mode,
+    before: Option<Reason>,
 ) -> Result<RequestHead, Refused> {
     let (mut error, mut head) = (error, head);
-    let mut gravest = None;
+    let mut gravest = before;
     for _ in 0..ROUNDS {
         let reason = Reason::of(error, &head);
         gravest = Reason::graver(gravest, reason);
         let Some(mended) = reason.filter(|r| r.passes(mode)).and_then(|r| mend(&head, r)) else {
             break;
         };
-        match read(mended.into(), limits) {
+        match read(mended.into(), limits, None) {
             Ok(mut read) => {
                 read.deviation = Reason::graver(gravest, read.deviation);
                 // What follows might be read in two ways, by us or by who sent it (RFC 9112 section 6.1).
@@ -43,7 +44,9 @@ pub(super) fn second_reading(
             Err((next, text)) => (error, head) = (next, text),
         }
     }
-    Err(Refused { error, reason: gravest })
+    // An empty line is nobody's reason to refuse.
+    let reason = gravest.filter(|_| gravest != before);
+    Err(Refused { error, reason })
 }
 
 /// The head without what `reason` is about; `None`: nothing to mend.

@@ -148,18 +148,20 @@ pub fn parse(
         return Ok(None);
     };
     let head = head::take(buf, end);
-    let mut read = match read(head, limits) {
-        Ok(read) => read,
-        Err((error, head)) => second_reading(too_long(error, &head, limits), head, limits, mode)?,
-    };
-    if search.skipped_line() {
-        read.deviation = Reason::graver(read.deviation, Some(Reason::EmptyLine));
+    let before = search.skipped_line().then_some(Reason::EmptyLine);
+    match read(head, limits, before) {
+        Ok(read) => Ok(Some(read)),
+        Err((error, head)) => {
+            let error = too_long(error, &head, limits);
+            second_reading(error, head, limits, mode, before).map(Some)
+        }
     }
-    Ok(Some(read))
 }
 
-/// Reads a whole head strictly. An error gives the head back.
-pub(super) fn read(head: Bytes, limits: &Limits) -> Result<RequestHead, (RequestError, Bytes)> {
+/// Reads a whole head strictly. An error gives the head back. `before`: a deviation found already.
+// Inlined like what it calls: the head of every request is written once, where the caller wants it.
+#[inline(always)]
+pub(super) fn read(head: Bytes, limits: &Limits, before: Option<Reason>) -> Result<RequestHead, (RequestError, Bytes)> {
     let line = head::with_room(limits, |room| {
         let mut parsed = httparse::Request::new(&mut []);
         match parsed.parse_with_uninit_headers(&head, shorten(room)) {
@@ -170,7 +172,7 @@ pub(super) fn read(head: Bytes, limits: &Limits) -> Result<RequestHead, (Request
         }
     });
     match line {
-        Ok(line) => build(line, head),
+        Ok(line) => build(line, head, before),
         Err(e) => Err((e, head)),
     }
 }
@@ -203,6 +205,7 @@ where
     unsafe { std::mem::transmute(room) }
 }
 
+#[inline(always)]
 fn first_line(head: &[u8], parsed: &httparse::Request<'_, '_>, limits: &Limits) -> Result<FirstLine, RequestError> {
     let (Some(method), Some(target), Some(minor)) = (parsed.method, parsed.path, parsed.version) else {
         return Err(HeadError::StartLine.into());
@@ -226,7 +229,8 @@ fn first_line(head: &[u8], parsed: &httparse::Request<'_, '_>, limits: &Limits) 
     })
 }
 
-fn build(line: FirstLine, head: Bytes) -> Result<RequestHead, (RequestError, Bytes)> {
+#[inline(always)]
+fn build(line: FirstLine, head: Bytes, before: Option<Reason>) -> Result<RequestHead, (RequestError, Bytes)> {
     let FirstLine {
         method,
         target: place,
@@ -244,7 +248,7 @@ fn build(line: FirstLine, head: Bytes) -> Result<RequestHead, (RequestError, Byt
             keep_alive: said.keep_alive,
             expect_continue: said.expect_continue,
             upgrade: said.upgrade,
-            deviation: said.deviation,
+            deviation: said.deviation.or(before),
         }),
         Err(e) => Err((e, fields.head().clone())),
     }
@@ -260,6 +264,7 @@ struct Said {
     deviation: Option<Reason>,
 }
 
+#[inline(always)]
 fn judge(
     fields: &mut Fields,
     place: std::ops::Range<usize>,
@@ -322,6 +327,7 @@ fn unusual(told: Declared, method: &Method) -> Option<Reason> {
 }
 
 /// The target in origin form, and the one Host that goes with it.
+#[inline(always)]
 fn target(
     fields: &mut Fields,
     place: std::ops::Range<usize>,
