@@ -93,9 +93,16 @@ async fn layer4(open: Open, listener: Arc<Listener>, io: Io, peer: Peer) {
 /// `conn` begins with HTTP/1 unless ALPN chose `h2`; without TLS its first bytes tell.
 async fn http(conn: Rc<Conn>, h2: bool) {
     let conn = if h2 { Some(conn) } else { h1::serve(conn).await };
-    if let Some(conn) = conn.and_then(Rc::into_inner) {
+    if let Some(conn) = conn {
+        // In a box, like all that a connection of HTTP/1 at rest has no use for.
+        Box::pin(http2(conn)).await;
+    }
+}
+
+async fn http2(conn: Rc<Conn>) {
+    if let Some(conn) = Rc::into_inner(conn) {
         let wire = conn.wire.into_inner();
-        Box::pin(h2::serve(conn.down, conn.live, wire.io, wire.read)).await;
+        h2::serve(conn.down, conn.live, wire.io, wire.read).await;
     }
 }
 

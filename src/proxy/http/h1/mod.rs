@@ -35,7 +35,7 @@ use crate::proxy::record::{Record, Subject, line};
 use crate::snapshot::{Http, Listener};
 
 /// A connection that was busy keeps what its next request needs for so long: most requests follow soon.
-const WARM: Duration = Duration::from_millis(500);
+const WARM: Duration = Duration::from_millis(100);
 /// After a reload or a stop, how long a connection at rest may still bring a request that was on its way.
 const LAST_CALL: Duration = Duration::from_millis(500);
 
