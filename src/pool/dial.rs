@@ -11,6 +11,7 @@ use tokio_rustls::{TlsConnector, TlsStream};
 use crate::endpoint::State;
 use crate::net::addr::EndpointAddr;
 use crate::net::dial::{self, Opening};
+use crate::net::nofile::exhausted;
 use crate::tls::client;
 use crate::tls::io::Io;
 
@@ -61,6 +62,13 @@ pub enum DialError {
     Failed(io::Error),
     Timeout(Duration),
     Tls(io::Error),
+}
+
+impl DialError {
+    /// This process lacks descriptors or memory, which says nothing about the endpoint.
+    pub fn is_exhausted(&self) -> bool {
+        matches!(self, Self::Failed(e) if exhausted(e))
+    }
 }
 
 impl std::fmt::Display for DialError {

@@ -19,6 +19,8 @@ pub enum Kind {
     NoRoute,
     /// No endpoint is available.
     Unavailable,
+    /// This process has no descriptors or memory left for a connection to an endpoint.
+    Exhausted,
     ConnectFailed,
     ConnectTimeout,
     /// The endpoint closed or reset before a whole response head.
@@ -74,7 +76,7 @@ impl Kind {
             Self::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
             Self::ClientGone => CLIENT_GONE,
             Self::NoRoute => StatusCode::NOT_FOUND,
-            Self::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Unavailable | Self::Exhausted => StatusCode::SERVICE_UNAVAILABLE,
             Self::ConnectFailed | Self::Reset | Self::BadResponse => StatusCode::BAD_GATEWAY,
             Self::ConnectTimeout | Self::ResponseTimeout | Self::Deadline => StatusCode::GATEWAY_TIMEOUT,
         }
@@ -89,6 +91,7 @@ impl Kind {
             Self::ClientGone => "client_gone",
             Self::NoRoute => "no_route",
             Self::Unavailable => "no_endpoint_available",
+            Self::Exhausted => "no_descriptors",
             Self::ConnectFailed => "connect_failed",
             Self::ConnectTimeout => "connect_timeout",
             Self::Reset => "endpoint_reset",
@@ -101,6 +104,7 @@ impl Kind {
     /// How the attempt ended that failed so.
     pub fn outcome(self) -> Outcome {
         match self {
+            Self::Exhausted => Outcome::Exhausted,
             Self::ConnectFailed => Outcome::ConnectFailed,
             Self::ConnectTimeout => Outcome::ConnectTimeout,
             Self::Reset => Outcome::Reset,

@@ -157,6 +157,7 @@ impl Session {
             let outcome = match &dialled {
                 Ok(_) => Outcome::Success,
                 Err(DialError::Timeout(_)) => Outcome::ConnectTimeout,
+                Err(e) if e.is_exhausted() => Outcome::Exhausted,
                 Err(_) => Outcome::ConnectFailed,
             };
             let counters = active.endpoint().series.local(worker.id);

@@ -160,10 +160,12 @@ pub enum Outcome {
     BadResponse,
     /// The client went away first.
     Cancelled,
+    /// This process lacked descriptors or memory: no fault of the endpoint.
+    Exhausted,
 }
 
 impl Outcome {
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Success,
         Self::ServerError,
         Self::ConnectFailed,
@@ -172,6 +174,7 @@ impl Outcome {
         Self::ResponseTimeout,
         Self::BadResponse,
         Self::Cancelled,
+        Self::Exhausted,
     ];
 
     /// The value of the metric label `outcome`.
@@ -185,6 +188,7 @@ impl Outcome {
             Self::ResponseTimeout => "response_timeout",
             Self::BadResponse => "bad_response",
             Self::Cancelled => "cancelled",
+            Self::Exhausted => "exhausted",
         }
     }
 }

@@ -191,13 +191,11 @@ fn connections_are_limited_by_listener_and_by_source() {
     });
 }
 
-#[test]
-fn running_out_of_descriptors_pauses_and_recovers() {
-    let origin = Origin::named("ok");
-    let proxy = Proxy::start_with(
+/// With one worker and few descriptors.
+fn starved(upstream: &str, origin: &Origin) -> Proxy {
+    Proxy::start_with(
         tempfile::tempdir().unwrap(),
-        &config("", "health = { tcp = true, interval = \"100ms\", fall = 2 }", &origin)
-            .replace("[admin]", "[server]\nworkers = 1\n[admin]"),
+        &config("", upstream, origin).replace("[admin]", "[server]\nworkers = 1\n[admin]"),
         |command| {
             use std::os::unix::process::CommandExt;
             let limit = rustix::process::Rlimit {
@@ -209,7 +207,13 @@ fn running_out_of_descriptors_pauses_and_recovers() {
                 command.pre_exec(move || Ok(rustix::process::setrlimit(rustix::process::Resource::Nofile, limit)?));
             }
         },
-    );
+    )
+}
+
+#[test]
+fn running_out_of_descriptors_pauses_and_recovers() {
+    let origin = Origin::named("ok");
+    let proxy = starved("health = { tcp = true, interval = \"100ms\", fall = 2 }", &origin);
     let mut early = Client::connect(proxy.addr("web"));
     assert_eq!(early.get("/").status, 200);
     let greedy: Vec<_> = (0..100).map(|_| Client::connect(proxy.addr("web"))).collect();
@@ -269,4 +273,29 @@ fn clients_that_leave_at_any_moment_leave_nothing_behind() {
     }
     nobody_is_left(&proxy);
     assert_eq!(crate::harness::get(proxy.addr("web"), "/").text(), "ok");
+}
+
+#[test]
+fn an_endpoint_is_not_blamed_for_descriptors_that_are_missing_here() {
+    let origin = Origin::named("ok");
+    let proxy = starved("pool_max_idle = 0", &origin);
+    let mut early = Client::connect(proxy.addr("web"));
+    assert_eq!(early.get("/").status, 200);
+    let greedy: Vec<_> = (0..100).map(|_| Client::connect(proxy.addr("web"))).collect();
+    proxy.wait("a warning", |line| {
+        line["level"] == "WARN" && line.to_string().contains("accept")
+    });
+    assert_eq!(early.get("/").status, 503);
+    drop(greedy);
+    eventually("a connection to the endpoint can be made again", || {
+        early.get("/").status == 200
+    });
+    let attempts = |outcome: &str| {
+        let addr = origin.addr;
+        proxy.metric(&format!(
+            "evenkeel_endpoint_attempts_total{{upstream=\"u\",endpoint=\"{addr}\",outcome=\"{outcome}\"}}"
+        ))
+    };
+    assert!(attempts("exhausted") >= 1.0);
+    assert_eq!(attempts("connect_failed"), 0.0);
 }

@@ -133,6 +133,7 @@ async fn connect(
     connected.map_err(|e| {
         let kind = match &e {
             DialError::Timeout(_) => Kind::ConnectTimeout,
+            e if e.is_exhausted() => Kind::Exhausted,
             DialError::Failed(_) | DialError::Tls(_) => Kind::ConnectFailed,
         };
         ProxyError::unsent(kind, e.to_string())
