@@ -14,6 +14,7 @@ use crate::tls::io::Io;
 /// A body the client still sends after its answer is read up to here, so that the connection can go on.
 pub const DRAIN: u64 = 256 * 1024;
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
+
 /// Throws away what is left of the request's body. `false`: too much, or it does not come.
 pub async fn drained(conn: &Rc<Conn>) -> bool {
     if conn.wire.borrow().broken || conn.wire.borrow().owes_continue {

@@ -369,10 +369,11 @@ async fn exchange(
     if form.keep && drained(conn).await {
         return Some(ended);
     }
-    // A client that asked for the end sends nothing more: nothing is left that could reset the answer on its way.
+    // A client that asked for the end sends nothing more: nothing is left that could reset the answer on its way. After
+    // a body some send a CRLF too many, which is waited for.
     let silent = asked_to_close && {
         let wire = conn.wire.borrow();
-        wire.decoder.is_end() && wire.read.is_empty()
+        wire.body_bytes == 0 && wire.decoder.is_end() && wire.read.is_empty()
     };
     if silent {
         say_goodbye(conn).await;
