@@ -34,6 +34,8 @@ pub struct Server {
     /// Default: the CPUs this process may use. Cannot change by a reload.
     pub workers: usize,
     pub shutdown_grace: Duration,
+    /// Whether health checks may run programs (`false`).
+    pub allow_exec: bool,
 }
 
 #[derive(Debug, Clone, PartialEq)]

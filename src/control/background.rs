@@ -13,12 +13,14 @@ use crate::base::task::Handle;
 use crate::config::plan::{Plan, Upstream};
 use crate::discovery::{self, dns::Resolver};
 use crate::endpoint::Health;
-use crate::health::ProbeTls;
 use crate::health::checker::{self, Checked};
+use crate::health::{Probe, ProbeTls};
 use crate::net::addr::{DialAddr, EndpointAddr};
 use crate::pool::Protocol;
+use crate::pool::dial::Tls;
 use crate::snapshot::Snapshot;
 use crate::snapshot::current::Current;
+use crate::tls::{ClientSpec, client};
 
 /// A host name has other addresses now.
 pub struct Moved {
@@ -115,14 +117,10 @@ impl Background {
             }
             return;
         };
-        let tls = upstream.dialer.tls.as_ref();
         let fingerprint = format!("{spec:?} {:?} {:?}", plan.protocol, Arc::as_ptr(&upstream.dialer));
         let checked = Arc::new(Checked {
             spec: spec.clone(),
-            tls: tls.map(|tls| ProbeTls {
-                config: tls.http.clone(),
-                server_name: tls.server_name.clone(),
-            }),
+            tls: tls(&spec.probe, upstream.dialer.tls.as_ref()),
             h2: plan.protocol == Protocol::H2,
             upstream: plan.name.clone(),
         });
@@ -149,6 +147,39 @@ impl Background {
             };
             self.checkers.insert(key, checker);
         }
+    }
+}
+
+/// How `probe` speaks TLS to endpoints that requests are sent to by `upstream`.
+fn tls(probe: &Probe, upstream: Option<&Tls>) -> Option<ProbeTls> {
+    let own_name = match probe {
+        Probe::Tls { server_name } => server_name.clone(),
+        _ => None,
+    };
+    match upstream {
+        Some(tls) => Some(ProbeTls {
+            config: match probe.is_http() {
+                true => tls.http.clone(),
+                false => tls.raw.clone(),
+            },
+            server_name: own_name.or_else(|| tls.server_name.clone()),
+        }),
+        None if matches!(probe, Probe::Tls { .. }) => {
+            // TLS that passes through is for clients to verify: here it is asked whether it is spoken at all.
+            let spec = ClientSpec {
+                ca: None,
+                ca_path: None,
+                server_name: None,
+                client_certificate: None,
+                verify: false,
+            };
+            let config = client::config(&spec, &[]).inspect_err(|error| tracing::error!(error, "no TLS for probes"));
+            Some(ProbeTls {
+                config: config.ok()?,
+                server_name: own_name,
+            })
+        }
+        None => None,
     }
 }
 

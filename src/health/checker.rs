@@ -11,7 +11,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 use tracing::{debug, info, warn};
 
 use super::threshold::Threshold;
-use super::{ProbeTls, Spec, probe};
+use super::{Failed, ProbeTls, Spec, Target, probe};
 use crate::base::rng::Rng;
 use crate::base::task::{self, Handle};
 use crate::endpoint::{Health, State};
@@ -37,13 +37,17 @@ pub struct Checked {
 /// to go out.
 pub fn start(checked: Arc<Checked>, endpoint: Arc<State>, changed: impl Fn() + Send + 'static) -> Handle {
     task::spawn(async move {
-        let ask = || probe(&endpoint, &checked.spec, checked.tls.as_ref(), checked.h2);
+        let target = Target {
+            addr: endpoint.addr.clone(),
+            configured: endpoint.configured.clone(),
+        };
+        let ask = || probe(&target, &checked.spec, checked.tls.as_ref(), checked.h2);
         run(&checked, &endpoint, Rng::from_entropy(), ask, changed).await;
     })
 }
 
 /// The loop; `ask` is one probe and ends within the spec's `timeout`.
-async fn run<A: Future<Output = Result<(), String>>>(
+async fn run<A: Future<Output = Result<(), Failed>>>(
     checked: &Checked,
     endpoint: &State,
     mut rng: Rng,
@@ -62,21 +66,16 @@ async fn run<A: Future<Output = Result<(), String>>>(
             endpoint.set_health(health);
             changed();
         }
-        tell(
-            &checked.upstream,
-            endpoint,
-            change,
-            result.err().as_deref(),
-            consecutive,
-        );
+        tell(&checked.upstream, endpoint, change, result.err(), consecutive);
         sleep_until(started + rng.shortened(spec.interval, spec.jitter)).await;
     }
 }
 
 /// One line per change, and one for developers per failure without.
-fn tell(upstream: &str, endpoint: &State, change: Option<Health>, reason: Option<&str>, consecutive: u32) {
+fn tell(upstream: &str, endpoint: &State, change: Option<Health>, failed: Option<Failed>, consecutive: u32) {
     let label = &*endpoint.label;
-    match (change, reason) {
+    let reason = failed.map(|failed| failed.to_string());
+    match (change, &reason) {
         (Some(_), None) => info!(
             upstream,
             endpoint = label,
@@ -162,7 +161,7 @@ mod tests {
             if now == Mood::Well {
                 Ok(())
             } else {
-                Err(format!("{now:?}"))
+                Err(Failed::Answer(format!("{now:?}")))
             }
         };
         let changed = || {
@@ -253,7 +252,7 @@ mod tests {
         let asked = Cell::new(0);
         let ask = async || {
             asked.set(asked.get() + 1);
-            Err("refused".to_owned())
+            Err(Failed::Connect("refused".to_owned()))
         };
         let (tell, mut told) = mpsc::unbounded_channel();
         tokio::select! {

@@ -19,7 +19,7 @@ use crate::tls::io::Io;
 const MAX_BODY: usize = 64 * 1024;
 /// Bounds of what an endpoint can make a probe remember of the head of an answer.
 const MAX_HEAD: usize = 64 * 1024;
-const AGENT: HeaderValue = HeaderValue::from_static(concat!("evenkeel-health/", env!("CARGO_PKG_VERSION")));
+pub(super) const AGENT: HeaderValue = HeaderValue::from_static(concat!("evenkeel-health/", env!("CARGO_PKG_VERSION")));
 
 /// Sends the request of `probe` on `io` and judges the answer; HTTP/2 when `h2` is set or TLS agreed on it.
 ///
@@ -96,7 +96,7 @@ fn request(probe: &HttpProbe, host: &str, over_tls: Option<bool>) -> Result<Requ
 }
 
 /// The endpoint's address as a Host field, without the scheme's own port.
-fn default_host(configured: &EndpointAddr, tls: bool) -> String {
+pub(super) fn default_host(configured: &EndpointAddr, tls: bool) -> String {
     let own = if tls { 443 } else { 80 };
     match configured {
         EndpointAddr::Ip(addr) if addr.port() != own => addr.to_string(),
@@ -125,10 +125,7 @@ async fn http1(io: Io, request: Request<Empty<Bytes>>) -> Result<(StatusCode, Ve
 }
 
 async fn http2(io: Io, request: Request<Empty<Bytes>>) -> Result<(StatusCode, Vec<u8>), String> {
-    let wrong = |e: h2::Error| match e.get_io() {
-        Some(e) => reason(e),
-        None => format!("HTTP/2: {e}"),
-    };
+    let wrong = |e: h2::Error| h2_reason(&e);
     let mut builder = h2::client::Builder::new();
     builder.max_header_list_size(MAX_HEAD as u32).enable_push(false);
     let (sender, connection) = builder.handshake::<_, Bytes>(io).await.map_err(wrong)?;
@@ -158,7 +155,7 @@ fn take(body: &mut Vec<u8>, data: &[u8]) -> bool {
 }
 
 /// Runs `connection` for as long as `answer` needs it. When the connection ends first, `answer` learns so.
-async fn beside<T>(connection: impl Future, answer: impl Future<Output = T>) -> T {
+pub(super) async fn beside<T>(connection: impl Future, answer: impl Future<Output = T>) -> T {
     let connection = async {
         connection.await;
         std::future::pending::<std::convert::Infallible>().await
@@ -166,6 +163,13 @@ async fn beside<T>(connection: impl Future, answer: impl Future<Output = T>) -> 
     tokio::select! {
         answer = answer => answer,
         never = connection => match never {},
+    }
+}
+
+pub(super) fn h2_reason(error: &h2::Error) -> String {
+    match error.get_io() {
+        Some(e) => reason(e),
+        None => format!("HTTP/2: {error}"),
     }
 }
 

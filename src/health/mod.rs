@@ -1,10 +1,17 @@
 //! Active health checks: what is asked (a probe), how answers add up (threshold), the loop (checker).
 
 pub mod checker;
+pub mod exec;
+pub mod expect;
+pub mod grpc;
 pub mod http;
+pub mod mysql;
+pub mod postgres;
+pub mod redis;
 pub mod tcp;
 pub mod threshold;
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,8 +20,10 @@ use rustls::pki_types::ServerName;
 use tokio::io::AsyncWriteExt;
 use tokio::time::{sleep, timeout};
 
-use self::tcp::Failed;
-use crate::endpoint::State;
+use self::expect::Expect;
+use self::redis::Login;
+use crate::base::hash;
+use crate::net::addr::{DialAddr, EndpointAddr};
 
 /// `[upstreams.X.health]` as validated.
 #[derive(Debug, Clone, PartialEq)]
@@ -37,7 +46,69 @@ pub struct Spec {
 pub enum Probe {
     /// The connection is made (and the TLS handshake, when the upstream speaks TLS).
     Tcp,
+    Expect(Expect),
     Http(HttpProbe),
+    /// The health of this service; empty: of the server as a whole.
+    Grpc {
+        service: String,
+    },
+    /// The TLS handshake is made, also where the upstream passes TLS through.
+    Tls {
+        /// Sent and verified instead of the endpoint's own name.
+        server_name: Option<ServerName<'static>>,
+    },
+    Redis(Login),
+    Postgres {
+        user: String,
+    },
+    /// With a user it logs in.
+    Mysql {
+        user: Option<String>,
+    },
+    /// A program and its arguments.
+    Exec(Vec<String>),
+}
+
+impl Probe {
+    /// The key of the configuration.
+    pub fn label(&self) -> &'static str {
+        match self {
+            Self::Tcp | Self::Expect(_) => "tcp",
+            Self::Http(_) => "http",
+            Self::Grpc { .. } => "grpc",
+            Self::Tls { .. } => "tls",
+            Self::Redis(_) => "redis",
+            Self::Postgres { .. } => "postgres",
+            Self::Mysql { .. } => "mysql",
+            Self::Exec(_) => "exec",
+        }
+    }
+
+    /// Whether it speaks what a listener for HTTP would carry: then TLS may agree on a protocol.
+    pub fn is_http(&self) -> bool {
+        matches!(self, Self::Http(_) | Self::Grpc { .. })
+    }
+}
+
+/// A password: never shown.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    pub fn new(text: String) -> Self {
+        Self(text)
+    }
+
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    /// Enough to see that it has changed, too little to find it out.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Secret({:02x})", hash::stable(self.0.as_bytes()) as u8)
+    }
 }
 
 /// One HTTP request and what its answer must be.
@@ -63,33 +134,89 @@ pub struct ProbeTls {
     pub server_name: Option<ServerName<'static>>,
 }
 
+/// Who is asked.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Target {
+    pub addr: DialAddr,
+    /// As written in the configuration: the name TLS verifies, the Host of requests.
+    pub configured: EndpointAddr,
+}
+
+/// Why a probe failed, with a short reason for people.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Failed {
+    /// No connection.
+    Connect(String),
+    /// No TLS handshake.
+    Tls(String),
+    /// An answer that is wrong, or none, from a connection that was made.
+    Answer(String),
+    /// Nothing of it in time.
+    Timeout(Duration),
+    /// This process lacks descriptors or memory, which says nothing about the endpoint.
+    Exhausted,
+}
+
+impl Failed {
+    /// The value of the metric label `result`.
+    pub fn label(&self) -> &'static str {
+        match self {
+            Self::Connect(_) => "connect_failed",
+            Self::Tls(_) => "tls_failed",
+            Self::Answer(_) => "wrong_answer",
+            Self::Timeout(_) => "timeout",
+            Self::Exhausted => "exhausted",
+        }
+    }
+}
+
+impl fmt::Display for Failed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Connect(reason) | Self::Tls(reason) | Self::Answer(reason) => f.write_str(reason),
+            Self::Timeout(timeout) => write!(f, "no answer within {timeout:?}"),
+            Self::Exhausted => f.write_str("no descriptors or memory here"),
+        }
+    }
+}
+
 /// Without descriptors nothing can be asked: time for connections to end.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// Asks once, within `spec.timeout` once there is a descriptor for it. The error is a short reason for the log.
+/// Asks once, within `spec.timeout` once there is a descriptor for it: it never fails as `Exhausted`.
 ///
 /// `h2`: HTTP probes speak HTTP/2; otherwise they do where TLS agrees on it. Dropping the future closes
 /// the connection.
-pub async fn probe(endpoint: &State, spec: &Spec, tls: Option<&ProbeTls>, h2: bool) -> Result<(), String> {
-    let ask = || async {
-        let mut io = tcp::connect(endpoint, spec.port, tls).await?;
-        match &spec.probe {
-            Probe::Tcp => {
-                // The answer is in already; this only says goodbye.
-                let _ = io.shutdown().await;
-                Ok(())
-            }
-            Probe::Http(probe) => Ok(http::exchange(io, probe, &endpoint.configured, h2).await?),
-        }
-    };
+pub async fn probe(target: &Target, spec: &Spec, tls: Option<&ProbeTls>, h2: bool) -> Result<(), Failed> {
     loop {
-        match timeout(spec.timeout, ask()).await {
-            Ok(Ok(())) => return Ok(()),
-            Ok(Err(Failed::Endpoint(reason))) => return Err(reason),
+        match timeout(spec.timeout, ask(target, spec, tls, h2)).await {
             Ok(Err(Failed::Exhausted)) => sleep(PAUSE).await,
-            Err(_) => return Err(format!("no answer within {:?}", spec.timeout)),
+            Ok(result) => return result,
+            Err(_) => return Err(Failed::Timeout(spec.timeout)),
         }
     }
+}
+
+async fn ask(target: &Target, spec: &Spec, tls: Option<&ProbeTls>, h2: bool) -> Result<(), Failed> {
+    if let Probe::Exec(command) = &spec.probe {
+        return exec::run(command, target, spec.port).await;
+    }
+    let mut io = tcp::connect(target, spec.port, tls).await?;
+    let answer = match &spec.probe {
+        Probe::Http(probe) => {
+            let answer = http::exchange(io, probe, &target.configured, h2).await;
+            return answer.map_err(Failed::Answer);
+        }
+        Probe::Grpc { service } => return grpc::check(io, service, &target.configured).await,
+        Probe::Tcp | Probe::Tls { .. } | Probe::Exec(_) => Ok(()),
+        Probe::Expect(probe) => expect::exchange(&mut io, probe).await,
+        Probe::Redis(login) => redis::ping(&mut io, login).await,
+        Probe::Postgres { user } => postgres::start_up(&mut io, user).await,
+        Probe::Mysql { user } => mysql::greeting(&mut io, user.as_deref()).await,
+    };
+    // The answer is in already; this only says goodbye.
+    let _ = io.shutdown().await;
+    answer
 }
 
 #[cfg(test)]

@@ -4,33 +4,17 @@ use std::io::{self, ErrorKind};
 
 use tokio_rustls::{TlsConnector, TlsStream};
 
-use super::ProbeTls;
-use crate::endpoint::State;
+use super::{Failed, ProbeTls, Target};
 use crate::net::addr::DialAddr;
 use crate::net::dial;
 use crate::net::nofile::exhausted;
 use crate::tls::client;
 use crate::tls::io::Io;
 
-/// Why a probe failed.
-#[derive(Debug)]
-pub enum Failed {
-    /// A short reason for the log.
-    Endpoint(String),
-    /// This process lacks descriptors or memory, which says nothing about the endpoint.
-    Exhausted,
-}
-
-impl From<String> for Failed {
-    fn from(reason: String) -> Self {
-        Self::Endpoint(reason)
-    }
-}
-
-/// Connects to `endpoint`, on `port` instead of its own where one is given. The caller gives the
+/// Connects to `target`, on `port` instead of its own where one is given. The caller gives the
 /// deadline; dropping the future closes the connection.
-pub async fn connect(endpoint: &State, port: Option<u16>, tls: Option<&ProbeTls>) -> Result<Io, Failed> {
-    let mut addr = endpoint.addr.clone();
+pub async fn connect(target: &Target, port: Option<u16>, tls: Option<&ProbeTls>) -> Result<Io, Failed> {
+    let mut addr = target.addr.clone();
     if let (DialAddr::Ip(addr), Some(port)) = (&mut addr, port) {
         addr.set_port(port);
     }
@@ -38,18 +22,18 @@ pub async fn connect(endpoint: &State, port: Option<u16>, tls: Option<&ProbeTls>
         .await
         .map_err(|e| match exhausted(&e) {
             true => Failed::Exhausted,
-            false => Failed::Endpoint(reason(&e)),
+            false => Failed::Connect(reason(&e)),
         })?;
     let Some(tls) = tls else {
         return Ok(Io::Plain(stream));
     };
     let name = match &tls.server_name {
         Some(name) => name.clone(),
-        None => client::name_of(&endpoint.configured)?,
+        None => client::name_of(&target.configured).map_err(Failed::Tls)?,
     };
     match TlsConnector::from(tls.config.clone()).connect(name, stream).await {
         Ok(stream) => Ok(Io::Tls(Box::new(TlsStream::Client(stream)))),
-        Err(e) => Err(format!("TLS handshake failed: {}", reason(&e)).into()),
+        Err(e) => Err(Failed::Tls(format!("TLS handshake failed: {}", reason(&e)))),
     }
 }
 

@@ -2,8 +2,10 @@
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
 
-use ::http::{Request, Response, Version};
+use ::http::{HeaderName, HeaderValue, Method, Request, Response, Version};
 use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
@@ -13,20 +15,27 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio_rustls::TlsAcceptor;
 
-use super::*;
-use crate::endpoint::Health;
+use super::{HttpProbe, Probe, ProbeTls, Spec, Target};
 use crate::net::addr::{DialAddr, EndpointAddr};
 
 /// Longer than any test takes.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-fn endpoint(addr: SocketAddr, configured: &str) -> State {
-    let configured = EndpointAddr::parse(configured).unwrap();
-    State::new(0, DialAddr::Ip(addr), configured, Health::Checking, 1)
+fn endpoint(addr: SocketAddr, configured: &str) -> Target {
+    Target {
+        addr: DialAddr::Ip(addr),
+        configured: EndpointAddr::parse(configured).unwrap(),
+    }
 }
 
-fn at(addr: SocketAddr) -> State {
+fn at(addr: SocketAddr) -> Target {
     endpoint(addr, &addr.to_string())
+}
+
+/// As the probe of the same name, with the reason alone.
+async fn probe(target: &Target, spec: &Spec, tls: Option<&ProbeTls>, h2: bool) -> Result<(), String> {
+    let answer = super::probe(target, spec, tls, h2).await;
+    answer.map_err(|failed| failed.to_string())
 }
 
 fn spec(probe: Probe) -> Spec {
@@ -332,4 +341,46 @@ async fn tls_is_verified_and_alpn_decides_the_protocol() {
         };
         assert_eq!(probe(&at(addr), &http, Some(&by_name), false).await, Ok(()));
     }
+}
+
+/// A server of `grpc.health.v1` as its specification says: one message of a request, one of an answer, trailers.
+async fn serve_grpc(io: TcpStream) {
+    let mut connection = h2::server::handshake(io).await.unwrap();
+    while let Some(Ok((request, mut respond))) = connection.accept().await {
+        assert_eq!(request.uri().path(), "/grpc.health.v1.Health/Check");
+        assert_eq!(request.headers()["content-type"], "application/grpc");
+        assert_eq!(request.headers()["te"], "trailers");
+        tokio::spawn(async move {
+            let asked = request.into_body().data().await.unwrap().unwrap();
+            let status = match &asked[..] {
+                [0, 0, 0, 0, 0] | b"\0\0\0\0\x06\x0a\x04shop" => 1,
+                b"\0\0\0\0\x05\x0a\x03ill" => 2,
+                // In the head alone, as servers answer what they do not know.
+                _ => {
+                    let answer = Response::builder().header("content-type", "application/grpc");
+                    let answer = answer.header("grpc-status", "5").header("grpc-message", "no such");
+                    respond.send_response(answer.body(()).unwrap(), true).unwrap();
+                    return;
+                }
+            };
+            let mut body = respond.send_response(Response::new(()), false).unwrap();
+            body.send_data(vec![0, 0, 0, 0, 2, 8, status].into(), false).unwrap();
+            let trailers = [("grpc-status", "0")].map(|(n, v)| (n.parse().unwrap(), v.parse().unwrap()));
+            body.send_trailers(trailers.into_iter().collect()).unwrap();
+        });
+    }
+}
+
+#[tokio::test]
+async fn grpc_passes_where_the_service_serves() {
+    let addr = listen(serve_grpc).await;
+    let ask = async |service: &str| {
+        let service = service.to_owned();
+        probe(&at(addr), &spec(Probe::Grpc { service }), None, false).await
+    };
+    assert_eq!(ask("").await, Ok(()));
+    assert_eq!(ask("shop").await, Ok(()));
+    assert_eq!(ask("ill").await, Err("status NOT_SERVING".into()));
+    let unknown = "gRPC status 5 (unknown service): no such";
+    assert_eq!(ask("other").await, Err(unknown.into()));
 }

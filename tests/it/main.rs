@@ -11,6 +11,7 @@ mod http2;
 mod lifecycle;
 mod limits;
 mod malformed;
+mod probes;
 mod reload;
 mod tcp;
 mod tls;

@@ -10,6 +10,7 @@ use super::diagnostic::{At, Context, Diagnostic};
 use super::plan::{Listener, Plan, Serve, Tcp, Upstream};
 use super::schema::{self, Schema};
 use crate::balance::{HashKey, Spec};
+use crate::health::Probe;
 use crate::net::addr::EndpointAddr;
 use crate::tls::{ClientSpec, ServerSpec};
 
@@ -76,7 +77,12 @@ pub fn compile(cx: &Context<'_>, schema: Schema) -> Option<Plan> {
     let planned_upstreams: Vec<Upstream> = schema
         .upstreams
         .iter()
-        .map(|upstream| compile_upstream(cx, upstream))
+        .map(|upstream| {
+            if !schema.server.allow_exec {
+                refuse_exec(cx, upstream);
+            }
+            compile_upstream(cx, upstream)
+        })
         .collect();
     binds::check(cx, &schema);
     if cx.errors() > 0 {
@@ -157,6 +163,19 @@ fn check_hash(cx: &Context<'_>, used: &At<String>, upstream: &schema::upstream::
     }
 }
 
+/// Programs are run only where the one who runs the proxy has said so, beside whoever writes its upstreams.
+fn refuse_exec(cx: &Context<'_>, upstream: &schema::upstream::Upstream) {
+    if let Some(health) = &upstream.health
+        && matches!(health.value.probe, Probe::Exec(_))
+    {
+        cx.push(
+            Diagnostic::error(health.span, "health checks may not run programs here")
+                .label("a program would be run with the rights of the proxy")
+                .help("allow it by `allow_exec = true` in `[server]`"),
+        );
+    }
+}
+
 fn compile_upstream(cx: &Context<'_>, upstream: &schema::upstream::Upstream) -> Upstream {
     let tls = upstream.tls.as_ref().map(|tls| {
         if !tls.verify.value {
@@ -199,7 +218,7 @@ fn compile_upstream(cx: &Context<'_>, upstream: &schema::upstream::Upstream) -> 
             .iter()
             .map(|endpoint| endpoint.value.clone())
             .collect(),
-        health: upstream.health.clone(),
+        health: upstream.health.as_ref().map(|health| health.value.clone()),
         protocol: upstream.protocol,
         tls,
         connect_timeout: upstream.connect_timeout,

@@ -6,21 +6,34 @@ use http::Method;
 
 use super::name::header_fields;
 use crate::config::defaults;
-use crate::config::diagnostic::{Context, Diagnostic};
-use crate::config::reader::{Fields, Shape, listed, mismatch};
+use crate::config::diagnostic::{At, Context, Diagnostic};
+use crate::config::reader::{Fields, Shape, listed, mismatch, text};
 use crate::config::value::{Node, Value};
-use crate::health::{HttpProbe, Probe, Spec};
+use crate::health::expect::Expect;
+use crate::health::redis::Login;
+use crate::health::{HttpProbe, Probe, Secret, Spec, postgres};
+use crate::tls::client;
 
 pub const HEALTH: Shape = Shape {
     what: "`health`",
     keys: &[
         "http",
         "tcp",
+        "grpc",
+        "tls",
+        "redis",
+        "postgres",
+        "mysql",
+        "exec",
         "method",
         "host",
         "headers",
         "expect_status",
         "expect_body",
+        "send",
+        "expect",
+        "user",
+        "password",
         "interval",
         "timeout",
         "rise",
@@ -28,11 +41,22 @@ pub const HEALTH: Shape = Shape {
         "jitter",
         "port",
     ],
-    later: &["grpc", "redis", "postgres"],
+    later: &[],
 };
-const ONLY_HTTP: [&str; 5] = ["method", "host", "headers", "expect_status", "expect_body"];
+const KINDS: [&str; 8] = ["http", "tcp", "grpc", "tls", "redis", "postgres", "mysql", "exec"];
+/// Keys that belong to some kinds alone.
+const ONLY: [(&[&str], &[&str]); 4] = [
+    (
+        &["http"],
+        &["method", "host", "headers", "expect_status", "expect_body"],
+    ),
+    (&["tcp"], &["send", "expect"]),
+    (&["redis", "postgres", "mysql"], &["user"]),
+    (&["redis"], &["password"]),
+];
 
-pub fn read(cx: &Context<'_>, node: &Node) -> Option<Spec> {
+/// The settings, with the place of what is asked.
+pub fn read(cx: &Context<'_>, node: &Node) -> Option<At<Spec>> {
     let fields = Fields::of(cx, node, &HEALTH)?;
     let least = Duration::from_millis(10);
     let interval = fields.duration("interval", least, defaults::HEALTH_INTERVAL);
@@ -44,48 +68,171 @@ pub fn read(cx: &Context<'_>, node: &Node) -> Option<Spec> {
         cx.push(Diagnostic::error(node.span, message).label(format!("expected at most {interval:?}")));
     }
     let probe = probe(&fields);
-    Some(Spec {
-        probe: probe?,
+    let spec = |probe: Probe| Spec {
+        probe,
         interval,
         jitter: fields.fraction("jitter", 0.0..=1.0).unwrap_or(defaults::HEALTH_JITTER),
         timeout: timeout.unwrap_or(defaults::HEALTH_TIMEOUT.min(interval)),
         rise: fields.number("rise", 1..=1000).unwrap_or(defaults::HEALTH_RISE),
         fall: fields.number("fall", 1..=1000).unwrap_or(defaults::HEALTH_FALL),
         port: fields.number("port", 1..=u16::MAX),
+    };
+    probe.map(|found| At {
+        span: found.span,
+        value: spec(found.value),
     })
 }
 
-fn probe(fields: &Fields<'_>) -> Option<Probe> {
+fn probe(fields: &Fields<'_>) -> Option<At<Probe>> {
     let cx = fields.cx;
-    match fields.present(&["http", "tcp", "grpc", "redis", "postgres"]).as_slice() {
+    let kind = match fields.present(&KINDS).as_slice() {
         [] => {
             let error = Diagnostic::error(fields.span, "this health check asks nothing");
-            cx.push(error.label("expected `http = \"/path\"` or `tcp = true`"));
-            None
+            cx.push(
+                error
+                    .label("expected `http = \"/path\"` or `tcp = true`")
+                    .help(format!("what can be asked: {}", listed(KINDS, "or"))),
+            );
+            return None;
         }
-        [kind] if kind.value == "http" => http(fields).map(Probe::Http),
-        [kind] if kind.value == "tcp" => {
-            fields.refuse(&ONLY_HTTP, "is for health checks with `http`");
-            match fields.flag("tcp") {
-                Some(false) => {
-                    let span = fields.get("tcp").map_or(fields.span, |node| node.span);
-                    cx.push(Diagnostic::error(
-                        span,
-                        "`tcp` cannot be false: leave `health` out for no check",
-                    ));
-                    None
-                }
-                flag => flag.map(|_| Probe::Tcp),
-            }
-        }
-        // Reported as not in this version.
-        [_] => None,
+        [kind] => *kind,
         [first, second, ..] => {
             let message = format!("{} exclude each other", listed([&first.value, &second.value], "and"));
             cx.push(Diagnostic::error(second.span, message).related(first.span, "already said here"));
+            return None;
+        }
+    };
+    for (kinds, keys) in ONLY {
+        if !kinds.contains(&kind.value.as_str()) {
+            let reason = format!("is for health checks with {}", listed(kinds, "or"));
+            fields.refuse(keys, &reason);
+        }
+    }
+    let probe = match kind.value.as_str() {
+        "http" => Probe::Http(http(fields)?),
+        "tcp" => tcp(fields)?,
+        "grpc" => Probe::Grpc {
+            service: flag_or_text(fields, "grpc", "the name of a service")?.unwrap_or_default(),
+        },
+        "tls" => Probe::Tls {
+            server_name: match flag_or_text(fields, "tls", "the name to ask for")? {
+                None => None,
+                Some(_) => {
+                    let name = fields.parsed("tls", "expected the name to ask for", client::name)?;
+                    Some(name.value)
+                }
+            },
+        },
+        "redis" => redis(fields)?,
+        "postgres" => {
+            is_on(fields, "postgres")?;
+            Probe::Postgres {
+                user: user(fields).unwrap_or_else(|| postgres::USER.to_owned()),
+            }
+        }
+        "mysql" => {
+            is_on(fields, "mysql")?;
+            Probe::Mysql { user: user(fields) }
+        }
+        _ => Probe::Exec(command(fields)?),
+    };
+    Some(kind.with(probe))
+}
+
+/// Whether the flag `key` is `true`, as it must be.
+fn is_on(fields: &Fields<'_>, key: &str) -> Option<()> {
+    match fields.flag(key)? {
+        true => Some(()),
+        false => {
+            let span = fields.get(key).map_or(fields.span, |node| node.span);
+            let message = format!("`{key}` cannot be false: leave `health` out for no check");
+            fields.cx.push(Diagnostic::error(span, message));
             None
         }
     }
+}
+
+/// `true`, or a text that is not empty.
+fn flag_or_text(fields: &Fields<'_>, key: &str, what: &str) -> Option<Option<String>> {
+    match &fields.get(key)?.value {
+        Value::Boolean(_) => is_on(fields, key).map(|()| None),
+        _ => {
+            let expected = format!("expected `true` or {what}");
+            let text = fields.parsed(key, &expected, |text| match text.trim() {
+                "" => Err(format!("`{key}` is empty")),
+                _ => Ok(text.to_owned()),
+            });
+            text.map(|found| Some(found.value))
+        }
+    }
+}
+
+fn tcp(fields: &Fields<'_>) -> Option<Probe> {
+    is_on(fields, "tcp")?;
+    let text = |key| {
+        let expected = "expected a text such as \"PING\\r\\n\"";
+        let found = fields.parsed(key, expected, |text| match text {
+            "" => Err(format!("`{key}` is empty: leave it out")),
+            _ => Ok(text.to_owned()),
+        });
+        found.map(|found| found.value)
+    };
+    let (send, expect) = (text("send"), text("expect"));
+    if let (Some(node), None) = (fields.get("send"), fields.get("expect")) {
+        let message = "`send` without `expect` asks nothing: every endpoint that takes connections takes bytes";
+        let error = Diagnostic::error(node.span, message);
+        fields
+            .cx
+            .push(error.help("say in `expect` what must stand in the answer"));
+    }
+    Some(match (&send, &expect) {
+        (None, None) => Probe::Tcp,
+        _ => Probe::Expect(Expect { send, expect }),
+    })
+}
+
+fn redis(fields: &Fields<'_>) -> Option<Probe> {
+    is_on(fields, "redis")?;
+    let password = fields.text("password").map(|found| Secret::new(found.value.to_owned()));
+    if let (Some(node), None) = (fields.get("user"), fields.get("password")) {
+        let error = Diagnostic::error(node.span, "Redis takes a `user` only with a `password`");
+        fields.cx.push(error.label("a password is missing"));
+    }
+    Some(Probe::Redis(Login {
+        user: user(fields),
+        password,
+    }))
+}
+
+fn user(fields: &Fields<'_>) -> Option<String> {
+    let user = fields.parsed("user", "expected the name of a user", |text| {
+        match text.is_empty() || text.contains('\0') || text.len() > 128 {
+            true => Err("a user has a name of 1 to 128 bytes".into()),
+            false => Ok(text.to_owned()),
+        }
+    });
+    user.map(|found| found.value)
+}
+
+/// A program and its arguments, run without a shell.
+fn command(fields: &Fields<'_>) -> Option<Vec<String>> {
+    let cx = fields.cx;
+    let what = "a program and its arguments, such as [\"/usr/local/bin/check\", \"--fast\"]";
+    let before = cx.errors();
+    let list = fields.list("exec", what, |node| text(cx, node).map(|found| found.value.to_owned()))?;
+    match list.value.first() {
+        _ if cx.errors() > before => return None,
+        Some(program) if program.starts_with('/') => {}
+        first => {
+            let message = match first {
+                Some(program) => format!("`{program}` is not an absolute path"),
+                None => "no program is named".into(),
+            };
+            cx.push(Diagnostic::error(list.span, message).label(format!("expected {what}")));
+            return None;
+        }
+    }
+    Some(list.value)
 }
 
 fn http(fields: &Fields<'_>) -> Option<HttpProbe> {

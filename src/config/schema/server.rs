@@ -14,7 +14,7 @@ use crate::config::value::Node;
 
 pub const SERVER: Shape = Shape {
     what: "`[server]`",
-    keys: &["workers", "shutdown_grace"],
+    keys: &["workers", "shutdown_grace", "allow_exec"],
     later: &[],
 };
 pub const ADMIN: Shape = Shape {
@@ -46,6 +46,7 @@ pub fn server(cx: &Context<'_>, node: Option<&Node>) -> Server {
         shutdown_grace: fields.map_or(defaults::SHUTDOWN_GRACE, |fields| {
             fields.duration("shutdown_grace", Duration::ZERO, defaults::SHUTDOWN_GRACE)
         }),
+        allow_exec: fields.and_then(|fields| fields.flag("allow_exec")).unwrap_or(false),
     }
 }
 

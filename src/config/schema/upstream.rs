@@ -18,7 +18,8 @@ pub struct Upstream {
     pub name: At<String>,
     pub balance: At<crate::balance::Spec>,
     pub endpoints: Vec<At<Endpoint>>,
-    pub health: Option<crate::health::Spec>,
+    /// With the place of what is asked.
+    pub health: Option<At<crate::health::Spec>>,
     pub protocol: Protocol,
     pub tls: Option<ClientTls>,
     pub connect_timeout: Duration,

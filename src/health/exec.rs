@@ -1,0 +1,104 @@
+//! The command probe: a program asked about one endpoint; it passes by exiting with 0.
+//!
+//! The program runs without a shell, in a process group of its own that is killed at the deadline, with an
+//! environment of `PATH` and what it is asked about: secrets of this process are not handed on.
+
+use std::pin::pin;
+use std::process::Stdio;
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process_group};
+use tokio::io::AsyncReadExt;
+use tokio::process::{Child, ChildStdout, Command};
+use tokio::time::timeout;
+
+use super::expect::excerpt;
+use super::{Failed, Target};
+use crate::net::addr::DialAddr;
+use crate::net::nofile::exhausted;
+
+/// How much of what it prints is kept for the reason.
+const MAX_OUTPUT: usize = 512;
+/// For what it printed and is not read yet when it has ended.
+const LAST_WORDS: Duration = Duration::from_millis(50);
+
+/// Runs `command` (a program and its arguments). Dropping the future kills it.
+pub async fn run(command: &[String], target: &Target, port: Option<u16>) -> Result<(), Failed> {
+    let Some((program, arguments)) = command.split_first() else {
+        return Err(Failed::Answer("no command".into()));
+    };
+    let (address, port) = match &target.addr {
+        DialAddr::Ip(addr) => (addr.ip().to_string(), port.unwrap_or(addr.port()).to_string()),
+        DialAddr::Unix(path) => (path.display().to_string(), String::new()),
+    };
+    let mut child = Command::new(program)
+        .args(arguments)
+        .env_clear()
+        .envs(std::env::var_os("PATH").map(|path| ("PATH", path)))
+        .env("EVENKEEL_ENDPOINT", target.configured.to_string())
+        .env("EVENKEEL_ADDRESS", address)
+        .env("EVENKEEL_PORT", port)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .process_group(0)
+        .kill_on_drop(true)
+        .spawn()
+        .map_err(|e| match exhausted(&e) {
+            true => Failed::Exhausted,
+            false => Failed::Answer(format!("`{program}` cannot be started: {e}")),
+        })?;
+    let stdout = child.stdout.take();
+    let mut group = Group(child);
+    let mut kept = Vec::new();
+    let status = {
+        let mut reading = pin!(read(stdout, &mut kept));
+        let mut at_end = false;
+        let status = loop {
+            tokio::select! {
+                status = group.0.wait() => break status,
+                () = &mut reading, if !at_end => at_end = true,
+            }
+        };
+        // What it has left behind may hold the other end open.
+        if !at_end {
+            let _ = timeout(LAST_WORDS, reading).await;
+        }
+        status.map_err(|e| Failed::Answer(format!("`{program}`: {e}")))?
+    };
+    if status.success() {
+        return Ok(());
+    }
+    let said = excerpt(&kept);
+    let how = match status.code() {
+        Some(code) => format!("exit code {code}"),
+        None => "killed by a signal".into(),
+    };
+    Err(Failed::Answer(match said.is_empty() {
+        true => how,
+        false => format!("{how}: {said}"),
+    }))
+}
+
+/// Keeps the beginning of what it prints; the rest is read, lest it wait for a reader.
+async fn read(stdout: Option<ChildStdout>, kept: &mut Vec<u8>) {
+    let mut buffer = [0; 1024];
+    let Some(mut stdout) = stdout else { return };
+    while let Ok(n @ 1..) = stdout.read(&mut buffer).await {
+        let room = MAX_OUTPUT - kept.len();
+        kept.extend_from_slice(&buffer[..n.min(room)]);
+    }
+}
+
+/// A process and all it has started, killed on drop unless it has ended. (The runtime then collects it.)
+struct Group(Child);
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        let pid = self.0.id().and_then(|id| Pid::from_raw(id.cast_signed()));
+        if let Some(pid) = pid {
+            // It may be gone by now: its number stays taken until it is collected.
+            let _ = kill_process_group(pid, Signal::KILL);
+        }
+    }
+}

@@ -1,0 +1,237 @@
+//! Health checks as they are configured, against servers that are well, ill, starting or something else.
+
+use std::io::{Read, Write};
+use std::net::SocketAddr;
+use std::process::{Child, Command, Stdio};
+
+use crate::harness::proxy::TERM;
+use crate::harness::{Origin, Proxy, eventually};
+
+/// One upstream for each (endpoint, health check), none of them used.
+fn config(checks: &[(SocketAddr, &str)]) -> String {
+    let mut config = String::from(
+        "[server]\nworkers = 1\nallow_exec = true\n[admin]\nbind = \"127.0.0.1:0\"\n[listeners.web]\nbind = \"127.0.0.1:0\"\n[[routes]]\nupstream = \"u0\"\n",
+    );
+    for (n, (addr, health)) in checks.iter().enumerate() {
+        config += &format!(
+            "[upstreams.u{n}]\nendpoints = [\"{addr}\"]\n[upstreams.u{n}.health]\n{health}\ninterval = \"2s\"\n"
+        );
+    }
+    config
+}
+
+/// Waits for what the checker says first of upstream `u{n}`: `Ok` when it is up, else the reason.
+#[track_caller]
+fn verdict(proxy: &Proxy, n: usize) -> Result<(), String> {
+    let name = format!("u{n}");
+    let line = proxy.wait(&name, |line| {
+        let told = line["message"] == "endpoint up" || line["message"] == "endpoint down";
+        told && line["upstream"] == name.as_str()
+    });
+    match line["message"] == "endpoint up" {
+        true => Ok(()),
+        false => Err(line["reason"].as_str().unwrap().to_owned()),
+    }
+}
+
+/// Every connection is greeted with `first`; then what comes is answered with `answer`, once it holds `asked`.
+fn scripted(first: &'static [u8], asked: &'static [u8], answer: &'static [u8]) -> Origin {
+    Origin::raw(move |stream, _| {
+        stream.write_all(first)?;
+        let mut seen = Vec::new();
+        let mut byte = [0];
+        while !seen.windows(asked.len().max(1)).any(|w| w == asked) {
+            if stream.read(&mut byte)? == 0 {
+                return Ok(());
+            }
+            seen.push(byte[0]);
+        }
+        stream.write_all(answer)?;
+        std::io::copy(stream, &mut std::io::sink()).map(drop)
+    })
+}
+
+#[test]
+fn databases_are_asked_in_their_own_words() {
+    // As PostgreSQL 15 and MariaDB 10.11 send it.
+    let hello = b"user\0evenkeel\0";
+    let password = scripted(b"", hello, b"R\0\0\0\x17\0\0\0\x0aSCRAM-SHA-256\0\0");
+    let starting = scripted(
+        b"",
+        hello,
+        b"E\0\0\0\x52SFATAL\0VFATAL\0C57P03\0Mthe database system is starting up\0Fpostmaster.c\0L2373\0\0",
+    );
+    let nobody = scripted(
+        b"",
+        hello,
+        b"E\0\0\0\x3aSFATAL\0VFATAL\0C28000\0Mrole \"evenkeel\" does not exist\0\0",
+    );
+    let greets = scripted(
+        b"\x64\0\0\0\x0a5.5.5-10.11.19-MariaDB-0+deb12u1\0\x04\0\0\0saltsalt\0\xfe\xf7\x08\x02\0\xff\x81\x15\0\0\0\0\0\0\x1d\0\0\0saltsaltsalt\0mysql_native_password\0",
+        b"probe\0\0",
+        b"\x07\0\0\x02\0\0\0\x02\0\0\0",
+    );
+    let full = scripted(b"\x17\0\0\0\xff\x10\x04Too many connections", b"never", b"");
+    let denies = scripted(
+        b"\x18\0\0\0\x0a5.5.5-10.11.19-MariaDB\0",
+        b"probe\0\0",
+        b"\x1f\0\0\x02\xff\x15\x04#28000Access denied for user",
+    );
+    let checks = [
+        (password.addr, "postgres = true"),
+        (starting.addr, "postgres = true"),
+        (nobody.addr, "postgres = true"),
+        (greets.addr, "postgres = true"),
+        (greets.addr, "mysql = true"),
+        (greets.addr, "mysql = true\nuser = \"probe\""),
+        (full.addr, "mysql = true"),
+        (denies.addr, "mysql = true\nuser = \"probe\""),
+        (password.addr, "mysql = true"),
+    ];
+    let proxy = Proxy::start(&config(&checks));
+    let said: Vec<_> = (0..checks.len()).map(|n| verdict(&proxy, n)).collect();
+    let err = |text: &str| Err(text.to_owned());
+    assert_eq!(
+        said,
+        [
+            Ok(()),
+            err("the database system is starting up"),
+            Ok(()),
+            err("the answer is not PostgreSQL"),
+            Ok(()),
+            Ok(()),
+            err("error 1040: Too many connections"),
+            err("error 1045: Access denied for user"),
+            err("no answer within 2s"),
+        ]
+    );
+}
+
+#[test]
+fn lines_are_sent_and_waited_for() {
+    let lines = scripted(b"220 ready\r\n", b"NOOP\r\n", b"250 2.0.0 OK\r\n");
+    let checks = [
+        (lines.addr, "tcp = true\nexpect = \"220\""),
+        (lines.addr, "tcp = true\nsend = \"NOOP\\r\\n\"\nexpect = \"250 \""),
+        (lines.addr, "tcp = true\nsend = \"NOOP\\r\\n\"\nexpect = \"334\""),
+        (Origin::nobody(), "tcp = true\nexpect = \"220\""),
+    ];
+    let proxy = Proxy::start(&config(&checks));
+    let said: Vec<_> = (0..checks.len()).map(|n| verdict(&proxy, n)).collect();
+    assert_eq!(
+        said,
+        [
+            Ok(()),
+            Ok(()),
+            Err("no answer within 2s".into()),
+            Err("connection refused".into()),
+        ]
+    );
+}
+
+#[test]
+fn commands_are_run_with_their_endpoint_and_killed_in_time() {
+    let addr = SocketAddr::from(([127, 0, 0, 9], 7007));
+    let says = "echo $EVENKEEL_ENDPOINT $EVENKEEL_ADDRESS $EVENKEEL_PORT $${HOME:-homeless}; exit 3";
+    let sleeps = format!("sleep {}.5", 100_000 + std::process::id());
+    let hangs = format!("{sleeps} & {sleeps}");
+    let checks = [
+        (addr, "exec = [\"/bin/true\"]".to_owned()),
+        (addr, format!("exec = [\"/bin/sh\", \"-c\", \"{says}\"]")),
+        (addr, format!("exec = [\"/bin/sh\", \"-c\", \"{hangs}\"]")),
+        (addr, "exec = [\"/nonexistent/check\"]".to_owned()),
+        // What stays behind holds the output open: the end of the command counts.
+        (addr, "exec = [\"/bin/sh\", \"-c\", \"sleep 0.3 & exit 0\"]".to_owned()),
+    ];
+    let checks: Vec<_> = checks.iter().map(|(addr, health)| (*addr, health.as_str())).collect();
+    let mut proxy = Proxy::start(&config(&checks));
+    let said: Vec<_> = (0..checks.len()).map(|n| verdict(&proxy, n)).collect();
+    assert_eq!(said[0], Ok(()));
+    assert_eq!(
+        said[1],
+        Err("exit code 3: 127.0.0.9:7007 127.0.0.9 7007 homeless".into())
+    );
+    assert_eq!(said[2], Err("no answer within 2s".into()));
+    assert!(
+        said[3].as_ref().is_err_and(|e| e.contains("cannot be started")),
+        "{said:?}"
+    );
+    assert_eq!(said[4], Ok(()));
+    // The sleeps of the command that was killed are gone with it, but for those of the next probe.
+    proxy.signal(TERM);
+    assert!(proxy.wait_end().success());
+    eventually("nothing of it is left", || {
+        let all = Command::new("ps").args(["-eo", "args"]).output().unwrap().stdout;
+        !String::from_utf8_lossy(&all).lines().any(|line| line == sleeps)
+    });
+}
+
+/// A real Redis; killed when dropped.
+struct Redis(Child);
+
+impl Redis {
+    fn start(dir: &std::path::Path, port: u16, more: &[&str]) -> Self {
+        let child = Command::new("redis-server")
+            .args(["--bind", "127.0.0.1", "--save", "", "--dir"])
+            .arg(dir)
+            .args(["--port", &port.to_string()])
+            .args(more)
+            .stdout(Stdio::null())
+            .spawn()
+            .expect("redis-server, which scripts/test installs");
+        Self(child)
+    }
+}
+
+impl Drop for Redis {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn redis_is_down_while_it_loads() {
+    let dir = tempfile::tempdir().unwrap();
+    let addr = Origin::nobody();
+    let checks = [
+        (addr, "redis = true\npassword = \"sesame\""),
+        (addr, "redis = true\npassword = \"wrong\""),
+        (addr, "redis = true"),
+    ];
+    let proxy = Proxy::start(&config(&checks).replace("\"2s\"", "\"200ms\""));
+    assert_eq!(verdict(&proxy, 0), Err("connection refused".into()));
+    let settings = ["--requirepass", "sesame", "--enable-debug-command", "local"];
+    let redis = Redis::start(dir.path(), addr.port(), &settings);
+    let up = |n: usize| proxy.metric(&format!("evenkeel_endpoint_up{{upstream=\"u{n}\"")) == 1.0;
+    eventually("Redis is up", || up(0));
+    let failed = |n: usize, what: &str| {
+        let name = format!("u{n}");
+        proxy.wait(what, |line| {
+            line["upstream"] == name.as_str() && line["reason"].as_str().is_some_and(|r| r.contains(what))
+        });
+    };
+    failed(1, "WRONGPASS");
+    failed(2, "NOAUTH");
+    assert!(!up(1) && !up(2));
+
+    // Enough to load for a while, each key made to take its time.
+    let mut client = std::net::TcpStream::connect(addr).unwrap();
+    client
+        .write_all(b"AUTH sesame\r\nDEBUG POPULATE 2000\r\nSAVE\r\n")
+        .unwrap();
+    let dump = dir.path().join("dump.rdb");
+    eventually("it is written down", || dump.exists());
+    drop(redis);
+    let slowly = [
+        "--requirepass",
+        "sesame",
+        "--key-load-delay",
+        "1000",
+        "--loading-process-events-interval-bytes",
+        "1024",
+    ];
+    let _redis = Redis::start(dir.path(), addr.port(), &slowly);
+    failed(0, "LOADING");
+    eventually("Redis has loaded", || up(0));
+}
