@@ -9,6 +9,7 @@ pub mod route;
 pub mod upstream;
 pub mod balance;
 pub mod endpoint;
+pub mod policy;
 pub mod pool;
 pub mod tls;
 pub mod net;

@@ -209,6 +209,8 @@ fn the_reference_has_every_key() {
             "`balance`" => "upstreams.*.balance",
             "`health`" => "upstreams.*.health",
             "an upstream's `tls`" => "upstreams.*.tls",
+            "`retries`" => "upstreams.*.retries",
+            "`backoff`" => "upstreams.*.retries.backoff",
             other => panic!("where does {other} stand in a file?"),
         };
         let mut written = BTreeSet::new();

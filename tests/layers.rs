@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 const LAYERS: &[&[&str]] = &[
     &["base"],
     &["telemetry", "fields"],
-    &["net", "h1"],
+    &["net", "h1", "policy"],
     &["tls", "endpoint"],
     &["balance", "health", "discovery", "route", "pool"],
     &["upstream"],
@@ -21,7 +21,9 @@ const LAYERS: &[&[&str]] = &[
 ];
 
 /// The configuration is checked without a running world: it knows the settings types of these alone.
-const CONFIG_MAY_USE: &[&str] = &["base", "net", "h1", "tls", "balance", "health", "route", "pool"];
+const CONFIG_MAY_USE: &[&str] = &[
+    "base", "net", "h1", "tls", "balance", "health", "route", "pool", "policy",
+];
 
 const MAX_LINES: usize = 500;
 

@@ -14,6 +14,7 @@ use crate::control::Operator;
 use crate::endpoint::Health;
 use crate::h1::desync::Class;
 use crate::snapshot::{Action, Listener, Snapshot};
+use crate::telemetry::denied::Denied;
 use crate::telemetry::names::{self, Name};
 use crate::telemetry::series::{DURATION_BOUNDS_US, HistogramSum, Outcome, RequestSeries};
 
@@ -142,10 +143,15 @@ fn upstreams(snapshot: &Snapshot) -> Vec<MetricFamily> {
     let mut attempts = Family::counter(names::ENDPOINT_ATTEMPTS);
     let mut latency = Family::histogram(names::ENDPOINT_LATENCY);
     let mut retries = Family::counter(names::RETRIES);
+    let mut denied = Family::counter(names::RETRIES_DENIED);
     let mut unavailable = Family::counter(names::UPSTREAM_UNAVAILABLE);
     for upstream in &snapshot.upstreams {
         let name = ("upstream", &*upstream.name);
         retries.add(&[name], upstream.series.sum(|s| &s.retries) as f64);
+        for reason in Denied::ALL {
+            let n = upstream.series.sum(|s| s.denied(reason));
+            denied.add(&[name, ("reason", reason.label())], n as f64);
+        }
         unavailable.add(&[name], upstream.series.sum(|s| &s.unavailable) as f64);
         for member in upstream.members().iter() {
             let endpoint = &member.endpoint;
@@ -166,7 +172,7 @@ fn upstreams(snapshot: &Snapshot) -> Vec<MetricFamily> {
             }
         }
     }
-    [up, active, attempts, latency, retries, unavailable]
+    [up, active, attempts, latency, retries, denied, unavailable]
         .map(|f| f.0)
         .into()
 }

@@ -37,7 +37,11 @@ impl RoundRobin {
 
 impl Balancer for RoundRobin {
     fn pick(&self, cx: &mut PickContext<'_>) -> Option<usize> {
-        let turn = self.cursor.fetch_add(1, Relaxed).checked_rem(self.order.len())?;
+        let turn = match cx.tried {
+            [] => self.cursor.fetch_add(1, Relaxed).checked_rem(self.order.len())?,
+            // A second attempt takes nobody's turn: of two endpoints the one that fails would get every first one.
+            _ => cx.rng.below(self.order.len() as u64) as usize,
+        };
         let (before, from) = self.order.split_at_checked(turn)?;
         let mut turns = from.iter().chain(before).map(|position| *position as usize);
         turns.find(|position| self.ids.untried(*position, cx.tried))
@@ -174,8 +178,17 @@ mod tests {
     #[test]
     fn a_tried_candidate_is_passed_over() {
         let balancer = RoundRobin::new(&candidates(&[1, 1, 1]), Cursor::default());
-        let picks: Vec<_> = (0..4).map(|_| pick(&balancer, &[1])).collect();
-        assert_eq!(picks, [Some(0), Some(2), Some(2), Some(0)]);
+        let mut rng = Rng::new(5);
+        let mut again = || {
+            balancer.pick(&mut PickContext {
+                key: None,
+                rng: &mut rng,
+                tried: &[1],
+            })
+        };
+        let seen = share(3, 600, &mut again);
+        assert!(seen[0] > 100 && seen[1] == 0 && seen[2] > 100, "{seen:?}");
+        assert_eq!(pick(&balancer, &[]), Some(0), "nobody's turn was taken");
     }
 
     #[test]

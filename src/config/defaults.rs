@@ -50,6 +50,15 @@ pub const POOL_IDLE_TIMEOUT: Duration = Duration::from_secs(15);
 pub const POOL_MAX_IDLE: usize = 512;
 /// One more endpoint is tried; more would multiply the load when all of them suffer.
 pub const RETRIES: u32 = 1;
+/// Share of the requests under way that may be repetitions: Envoy's, and enough for one endpoint of five to be lost.
+pub const RETRY_BUDGET: f64 = 0.2;
+/// A share of few requests would be none.
+pub const RETRY_MIN_CONCURRENCY: u32 = 3;
+/// Long enough for a restarting process to listen again after a few, short enough not to be felt after one.
+pub const RETRY_BACKOFF_BASE: Duration = Duration::from_millis(25);
+pub const RETRY_BACKOFF_MAX: Duration = Duration::from_millis(250);
+/// Forms and API calls fit; uploads are streamed and not repeated once they were begun.
+pub const RETRY_BUFFER: usize = 64 << 10;
 pub const RESOLVE_INTERVAL: Duration = Duration::from_secs(30);
 
 pub const HEALTH_INTERVAL: Duration = Duration::from_secs(5);

@@ -12,6 +12,7 @@ use crate::balance;
 use crate::h1::desync;
 use crate::health;
 use crate::net::addr::{BindAddr, EndpointAddr};
+use crate::policy;
 use crate::pool::Protocol;
 use crate::route::{HostPattern, Matcher};
 use crate::tls;
@@ -185,8 +186,8 @@ pub struct Upstream {
     /// How long an unused connection is kept (15 s), how many per endpoint and worker (512).
     pub pool_idle_timeout: Duration,
     pub pool_max_idle: usize,
-    /// Attempts beyond the first (1).
-    pub retries: u32,
+    /// Attempts beyond the first.
+    pub retry: policy::retry::Spec,
     /// How often host names are resolved again, at the latest (30 s).
     pub resolve_interval: Duration,
 }

@@ -12,6 +12,7 @@ use crate::endpoint::{Health, State};
 use crate::h1::head::Limits;
 use crate::net::addr::{DialAddr, EndpointAddr};
 use crate::net::relay;
+use crate::policy::budget::Repeating;
 use crate::pool::dial::Tls;
 use crate::pool::{Dialer, Protocol};
 use crate::route::Table;
@@ -54,6 +55,7 @@ pub struct World {
 struct Kept {
     series: Arc<UpstreamSeries>,
     cursor: crate::balance::Cursor,
+    repeating: Arc<Repeating>,
     dialer: Arc<Dialer>,
     /// Of all that decides how connections are made.
     fingerprint: u64,
@@ -190,6 +192,7 @@ impl World {
             _ => Kept {
                 series: kept.map_or_else(|| Arc::new(UpstreamSeries::new(self.workers)), |k| k.series.clone()),
                 cursor: kept.map_or_else(Default::default, |k| k.cursor.clone()),
+                repeating: kept.map_or_else(Default::default, |k| k.repeating.clone()),
                 dialer: Arc::new(dialer(plan)?),
                 fingerprint,
             },
@@ -199,7 +202,8 @@ impl World {
             balance: plan.balance.clone(),
             response_timeout: plan.response_timeout,
             read_timeout: plan.read_timeout,
-            retries: plan.retries,
+            retry: plan.retry.clone(),
+            repeating: kept.repeating,
         };
         let members = self.members(&old.endpoints, plan, resolved);
         Ok(Arc::new(Upstream::new(

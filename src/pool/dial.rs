@@ -105,6 +105,11 @@ impl Dialer {
         self.epoch
     }
 
+    /// Whether its endpoints may speak HTTP/2, in which a request can be refused untouched.
+    pub fn may_refuse(&self) -> bool {
+        self.protocol == Protocol::H2 || (self.protocol == Protocol::Auto && self.tls.is_some())
+    }
+
     /// Connects for HTTP.
     pub async fn connect(&self, endpoint: &State) -> Result<Connected, DialError> {
         let io = self

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 
 use http::StatusCode;
 
+use crate::policy::retry::Failure;
 use crate::telemetry::series::Outcome;
 
 /// What went wrong.
@@ -25,7 +26,11 @@ pub enum Kind {
     ConnectTimeout,
     /// The endpoint closed or reset before a whole response head.
     Reset,
+    /// The endpoint said that it did nothing with the request.
+    Refused,
     ResponseTimeout,
+    /// The time for one attempt is over.
+    TryTimeout,
     /// The route's time for all attempts is over.
     Deadline,
     BadResponse,
@@ -77,8 +82,10 @@ impl Kind {
             Self::ClientGone => CLIENT_GONE,
             Self::NoRoute => StatusCode::NOT_FOUND,
             Self::Unavailable | Self::Exhausted => StatusCode::SERVICE_UNAVAILABLE,
-            Self::ConnectFailed | Self::Reset | Self::BadResponse => StatusCode::BAD_GATEWAY,
-            Self::ConnectTimeout | Self::ResponseTimeout | Self::Deadline => StatusCode::GATEWAY_TIMEOUT,
+            Self::ConnectFailed | Self::Reset | Self::Refused | Self::BadResponse => StatusCode::BAD_GATEWAY,
+            Self::ConnectTimeout | Self::ResponseTimeout | Self::TryTimeout | Self::Deadline => {
+                StatusCode::GATEWAY_TIMEOUT
+            }
         }
     }
 
@@ -95,7 +102,9 @@ impl Kind {
             Self::ConnectFailed => "connect_failed",
             Self::ConnectTimeout => "connect_timeout",
             Self::Reset => "endpoint_reset",
+            Self::Refused => "refused_stream",
             Self::ResponseTimeout => "response_timeout",
+            Self::TryTimeout => "try_timeout",
             Self::Deadline => "deadline",
             Self::BadResponse => "bad_response",
         }
@@ -108,18 +117,24 @@ impl Kind {
             Self::ConnectFailed => Outcome::ConnectFailed,
             Self::ConnectTimeout => Outcome::ConnectTimeout,
             Self::Reset => Outcome::Reset,
+            Self::Refused => Outcome::Refused,
+            Self::TryTimeout => Outcome::TryTimeout,
             Self::ResponseTimeout | Self::Deadline => Outcome::ResponseTimeout,
             Self::BadResponse => Outcome::BadResponse,
             _ => Outcome::Cancelled,
         }
     }
 
-    /// Another endpoint may do better.
-    pub fn is_endpoints_fault(self) -> bool {
-        matches!(
-            self,
-            Self::ConnectFailed | Self::ConnectTimeout | Self::Reset | Self::ResponseTimeout | Self::BadResponse
-        )
+    /// What it is to the rules of retries; `None`: another endpoint would do no better.
+    pub fn failure(self) -> Option<Failure> {
+        match self {
+            Self::ConnectFailed | Self::ConnectTimeout => Some(Failure::Connect),
+            Self::Reset => Some(Failure::Reset),
+            Self::Refused => Some(Failure::RefusedStream),
+            Self::ResponseTimeout | Self::TryTimeout => Some(Failure::Timeout),
+            Self::BadResponse => Some(Failure::BadResponse),
+            _ => None,
+        }
     }
 }
 

@@ -23,6 +23,8 @@ pub struct Record {
     series: Option<Arc<RequestSeries>>,
     pub status: StatusCode,
     pub attempts: u32,
+    /// The client is told of them.
+    pub tells_attempts: bool,
     finished: bool,
     /// Only when there is an access log.
     line: Option<Box<Line>>,
@@ -47,6 +49,7 @@ impl Record {
             series: None,
             status: super::error::CLIENT_GONE,
             attempts: 0,
+            tells_attempts: false,
             finished: false,
             line: logged.then(|| Box::new(subject())),
         }

@@ -13,6 +13,7 @@ use crate::endpoint::Active;
 use crate::net::dial::Opening;
 use crate::net::peek::{self, Hello};
 use crate::net::relay::{self, Direction, End};
+use crate::policy::retry::Failure;
 use crate::pool::DialError;
 use crate::route::HostPattern;
 use crate::snapshot::{Listener, Live, Tcp};
@@ -135,7 +136,9 @@ impl Session {
         let series = upstream.series.local(worker.id);
         let mut tried = Vec::new();
         let mut last: Option<String> = None;
-        while self.line.attempts <= upstream.settings.retries {
+        let retry = &upstream.settings.retry;
+        let retries = if retry.on.has(Failure::Connect) { retry.max } else { 0 };
+        while self.line.attempts <= retries {
             let picked = {
                 let rng = &mut *worker.rng.borrow_mut();
                 upstream.pick(&mut PickContext {

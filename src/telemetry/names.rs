@@ -77,6 +77,10 @@ pub const ENDPOINT_LATENCY: Name = name(
     "From an attempt's begin to the response's head (Layer 4: until connected).",
 );
 pub const RETRIES: Name = name("evenkeel_retries_total", "Attempts beyond the first.");
+pub const RETRIES_DENIED: Name = name(
+    "evenkeel_retries_denied_total",
+    "Failed attempts that were not followed by another, by what forbade it.",
+);
 pub const UPSTREAM_UNAVAILABLE: Name = name(
     "evenkeel_upstream_unavailable_total",
     "Requests and connections refused because no endpoint was available.",

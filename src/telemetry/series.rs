@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use super::denied::Denied;
 use super::shard::{LocalCounter, Sharded};
 
 /// Counters of one listener.
@@ -156,6 +157,10 @@ pub enum Outcome {
     Reset,
     /// No response head in time.
     ResponseTimeout,
+    /// No response head within `per_try_timeout`.
+    TryTimeout,
+    /// The endpoint refused the stream: it did nothing with the request.
+    Refused,
     /// The endpoint's response broke the protocol.
     BadResponse,
     /// The client went away first.
@@ -165,13 +170,15 @@ pub enum Outcome {
 }
 
 impl Outcome {
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 11] = [
         Self::Success,
         Self::ServerError,
         Self::ConnectFailed,
         Self::ConnectTimeout,
         Self::Reset,
         Self::ResponseTimeout,
+        Self::TryTimeout,
+        Self::Refused,
         Self::BadResponse,
         Self::Cancelled,
         Self::Exhausted,
@@ -186,6 +193,8 @@ impl Outcome {
             Self::ConnectTimeout => "connect_timeout",
             Self::Reset => "reset",
             Self::ResponseTimeout => "response_timeout",
+            Self::TryTimeout => "try_timeout",
+            Self::Refused => "refused_stream",
             Self::BadResponse => "bad_response",
             Self::Cancelled => "cancelled",
             Self::Exhausted => "exhausted",
@@ -214,10 +223,18 @@ impl EndpointShard {
 #[derive(Debug, Default)]
 pub struct UpstreamShard {
     pub retries: LocalCounter,
+    retries_denied: [LocalCounter; Denied::ALL.len()],
     /// Requests or connections refused because no endpoint was available.
     pub unavailable: LocalCounter,
 }
 pub type UpstreamSeries = Sharded<UpstreamShard>;
+
+impl UpstreamShard {
+    /// The counter of attempts that were not made for this reason.
+    pub fn denied(&self, reason: Denied) -> &LocalCounter {
+        &self.retries_denied[reason as usize]
+    }
+}
 
 #[cfg(test)]
 mod tests {

@@ -7,6 +7,8 @@ use arc_swap::ArcSwap;
 
 use crate::balance::{self, Balancer, Candidate, Cursor, PickContext, Spec};
 use crate::endpoint::{Active, Health, State};
+use crate::policy::budget::Repeating;
+use crate::policy::retry;
 use crate::pool::Dialer;
 use crate::telemetry::series::UpstreamSeries;
 
@@ -18,8 +20,10 @@ pub struct Settings {
     pub response_timeout: Duration,
     /// Longest pause within a response body.
     pub read_timeout: Duration,
-    /// Attempts beyond the first.
-    pub retries: u32,
+    /// When a failed attempt is followed by another.
+    pub retry: retry::Spec,
+    /// Repetitions under way, whatever the snapshot.
+    pub repeating: Arc<Repeating>,
 }
 
 /// One endpoint's place in an upstream.
@@ -102,6 +106,12 @@ impl Upstream {
         let group = self.group.load();
         let index = group.balancer.as_ref()?.pick(cx)?;
         group.candidates.get(index).map(|c| c.endpoint.begin())
+    }
+
+    /// Requests under way at those who may be picked.
+    pub fn active(&self) -> u64 {
+        let group = self.group.load();
+        group.candidates.iter().map(|c| u64::from(c.endpoint.active())).sum()
     }
 
     /// Whether there is anybody to pick.

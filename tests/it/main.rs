@@ -13,5 +13,6 @@ mod limits;
 mod malformed;
 mod probes;
 mod reload;
+mod resilience;
 mod tcp;
 mod tls;

@@ -226,7 +226,7 @@ fn compile_upstream(cx: &Context<'_>, upstream: &schema::upstream::Upstream) -> 
         read_timeout: upstream.read_timeout,
         pool_idle_timeout: upstream.pool_idle_timeout,
         pool_max_idle: upstream.pool_max_idle,
-        retries: upstream.retries,
+        retry: upstream.retry.clone(),
         resolve_interval: upstream.resolve_interval,
     }
 }

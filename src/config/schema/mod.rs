@@ -5,6 +5,7 @@ pub mod balance;
 pub mod health;
 pub mod listener;
 mod name;
+pub mod retries;
 pub mod route;
 pub mod server;
 pub mod tls;
@@ -48,7 +49,13 @@ const SHAPES: [&Shape; 14] = [
     &upstream::UPSTREAM,
     &upstream::ENDPOINT,
 ];
-const MORE_SHAPES: [&Shape; 3] = [&balance::BALANCE, &health::HEALTH, &tls::UPSTREAM_TLS];
+const MORE_SHAPES: [&Shape; 5] = [
+    &balance::BALANCE,
+    &health::HEALTH,
+    &tls::UPSTREAM_TLS,
+    &retries::RETRIES,
+    &retries::BACKOFF,
+];
 
 /// Each kind of table with its keys, for completeness checks of documentation.
 pub fn keys() -> impl Iterator<Item = (&'static str, &'static [&'static str])> {

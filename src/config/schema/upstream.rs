@@ -4,13 +4,14 @@ use std::time::Duration;
 
 use super::name::{check_name, endpoint};
 use super::tls::{self, ClientTls};
-use super::{balance, health};
+use super::{balance, health, retries};
 use crate::config::defaults;
 use crate::config::diagnostic::{At, Context, Diagnostic};
 use crate::config::plan::Endpoint;
 use crate::config::reader::{Fields, Shape};
 use crate::config::value::{Node, Value};
 use crate::net::addr::EndpointAddr;
+use crate::policy::retry;
 use crate::pool::Protocol;
 
 #[derive(Debug)]
@@ -27,7 +28,7 @@ pub struct Upstream {
     pub read_timeout: Duration,
     pub pool_idle_timeout: Duration,
     pub pool_max_idle: usize,
-    pub retries: u32,
+    pub retry: retry::Spec,
     pub resolve_interval: Duration,
 }
 
@@ -60,6 +61,10 @@ const LEAST: Duration = Duration::from_millis(1);
 pub fn read(cx: &Context<'_>, name: &At<String>, node: &Node) -> Option<Upstream> {
     check_name(cx, name);
     let fields = Fields::of(cx, node, &UPSTREAM)?;
+    let (connect_timeout, response_timeout) = (
+        fields.duration("connect_timeout", LEAST, defaults::CONNECT_TIMEOUT),
+        fields.duration("response_timeout", LEAST, defaults::RESPONSE_TIMEOUT),
+    );
     let protocols = [
         ("auto", Protocol::Auto),
         ("http1", Protocol::Http1),
@@ -80,14 +85,14 @@ pub fn read(cx: &Context<'_>, name: &At<String>, node: &Node) -> Option<Upstream
             .word("protocol", &protocols, &[])
             .map_or(Protocol::Auto, |found| found.value),
         tls: fields.get("tls").and_then(|node| tls::client(cx, node)),
-        connect_timeout: fields.duration("connect_timeout", LEAST, defaults::CONNECT_TIMEOUT),
-        response_timeout: fields.duration("response_timeout", LEAST, defaults::RESPONSE_TIMEOUT),
+        connect_timeout,
+        response_timeout,
         read_timeout: fields.duration("read_timeout", LEAST, defaults::READ_TIMEOUT),
         pool_idle_timeout: fields.duration("pool_idle_timeout", LEAST, defaults::POOL_IDLE_TIMEOUT),
         pool_max_idle: fields
             .number("pool_max_idle", 0..=100_000)
             .unwrap_or(defaults::POOL_MAX_IDLE),
-        retries: fields.number("retries", 0..=10).unwrap_or(defaults::RETRIES),
+        retry: retries::read(&fields, connect_timeout + response_timeout),
         resolve_interval: fields.duration("resolve_interval", Duration::from_secs(1), defaults::RESOLVE_INTERVAL),
     })
 }

@@ -1,33 +1,36 @@
 //! One try at one endpoint: a connection, the request sent, the response's head judged.
 
+mod h2;
+
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::task::Poll;
 use std::time::Duration;
 
 use http::response::Parts;
-use http::uri::{Authority, PathAndQuery, Scheme};
-use http::{HeaderValue, Method, StatusCode, Uri, header};
+use http::{HeaderValue, Method, StatusCode};
 use http_body::Body;
 use hyper::body::Incoming;
 use tokio::time::Instant;
 
+use self::h2::over_h2;
 use super::body::{H1Body, H2Body, ResponseBody, Upgraded};
 use super::forward::strip_hop_by_hop;
 use super::upload::{Pump, SendError, Sending, Source, Upload};
 use super::{Response, Scope};
 use crate::endpoint::{Active, State};
-use crate::fields::{Fields, Known, Set};
+use crate::fields::{Fields, Known};
 use crate::h1::decode::Decoder;
 use crate::h1::encode::{self, BodyLength, Connection};
 use crate::h1::framing::{self, Framing};
 use crate::h1::response::ResponseHead;
 use crate::net::deadline::Deadline;
 use crate::pool::h1::{H1, HeadError};
-use crate::pool::h2::{H2Lease, StreamPermit};
+use crate::pool::h2::StreamPermit;
 use crate::pool::{DialError, H1Lease, Lease, Protocol};
 use crate::proxy::error::{Kind, ProxyError};
 use crate::proxy::record::Record;
+use crate::telemetry::denied::Denied;
 use crate::upstream::Upstream;
 
 /// How long an endpoint is waited for to say 100 before the body is sent anyway (RFC 9110 section 10.1.1).
@@ -52,7 +55,9 @@ pub struct Outgoing<'a> {
     /// No other request may follow it on an HTTP/1 connection.
     pub alone: bool,
     /// Sending it twice does what sending it once does.
-    pub idempotent: bool,
+    pub repeatable: bool,
+    /// When the client no longer wants an answer.
+    pub deadline: Option<Instant>,
 }
 
 /// Tries `active`'s endpoint. `begun`: now, or so little before that it makes no difference to time-outs.
@@ -71,8 +76,9 @@ pub async fn attempt(
     let switches = request.upgrade.is_some() && dialer.protocol == Protocol::Auto && dialer.tls.is_some();
     let mut lease = match switches {
         true => None,
-        false => worker.pools.take(&endpoint, dialer, !request.idempotent),
+        false => worker.pools.take(&endpoint, dialer, !request.repeatable),
     };
+    let start = begun;
     let mut repeats = 0;
     loop {
         let (lease, reused) = match lease.take() {
@@ -87,9 +93,10 @@ pub async fn attempt(
                 (lease, reused)
             }
         };
+        let patience = Patience::new(upstream, start, begun);
         let answered = match lease {
-            Lease::H1(lease) => over_h1(scope, upstream, request, lease.conn, begun).await,
-            Lease::H2(lease) => over_h2(upstream, request, lease).await,
+            Lease::H1(lease) => over_h1(scope, request, lease.conn, patience).await,
+            Lease::H2(lease) => over_h2(upstream, request, lease, patience).await,
         };
         match answered {
             Ok(Answer::H1(exchange)) => return Ok(finish_h1(scope, upstream, exchange, active)),
@@ -108,7 +115,12 @@ pub async fn attempt(
             }
             // The endpoint closed an idle connection in the moment it was used again: no fault of anybody, and a
             // new connection tells whether the endpoint is well.
-            Err(e) if reused && repeats < MAX_REPEATS && e.kind == Kind::Reset && may_repeat(request, &e) => {
+            Err(e)
+                if reused
+                    && repeats < MAX_REPEATS
+                    && e.kind == Kind::Reset
+                    && may_repeat(request, e.unsent).is_ok() =>
+            {
                 repeats += 1
             }
             Err(e) => return Err(e),
@@ -122,13 +134,26 @@ async fn connect(
     endpoint: &State,
     alone: bool,
 ) -> Result<Lease<Upload>, ProxyError> {
-    let connected = if alone {
-        upstream.dialer.connect_raw(endpoint).await.map(|io| {
+    let connecting = async {
+        if alone {
+            let io = upstream.dialer.connect_raw(endpoint).await?;
             let conn = Rc::new(RefCell::new(H1::new(io)));
-            Lease::H1(H1Lease { conn, reused: false })
-        })
-    } else {
-        scope.down.worker.pools.connect(endpoint, &upstream.dialer).await
+            Ok(Lease::H1(H1Lease { conn, reused: false }))
+        } else {
+            scope.down.worker.pools.connect(endpoint, &upstream.dialer).await
+        }
+    };
+    let connected = match upstream.settings.retry.per_try_timeout {
+        None => connecting.await,
+        Some(timeout) => match tokio::time::timeout(timeout, connecting).await {
+            Ok(connected) => connected,
+            Err(_) => {
+                return Err(ProxyError::unsent(
+                    Kind::TryTimeout,
+                    "no connection in the time for one attempt",
+                ));
+            }
+        },
     };
     connected.map_err(|e| {
         let kind = match &e {
@@ -140,10 +165,46 @@ async fn connect(
     })
 }
 
-/// Whether the request may be sent again after `e`.
-pub fn may_repeat(request: &Outgoing<'_>, e: &ProxyError) -> bool {
-    let whole = request.body.is_none_or(|body| body.borrow().is_whole());
-    whole && (e.unsent || request.idempotent)
+/// Whether the request may be sent again; `unsent`: nothing of it reached an endpoint.
+pub fn may_repeat(request: &Outgoing<'_>, unsent: bool) -> Result<(), Denied> {
+    if !unsent && !request.repeatable {
+        return Err(Denied::Method);
+    }
+    match request.body.is_none_or(|body| body.borrow().is_whole()) {
+        true => Ok(()),
+        false => Err(Denied::Body),
+    }
+}
+
+/// How long an endpoint is waited for.
+#[derive(Clone, Copy)]
+struct Patience {
+    /// For the response's head, once the request is sent.
+    until: Instant,
+    /// The same from the last byte of a body that is still being sent.
+    pause: Duration,
+    /// What it is called when it is over.
+    late: Kind,
+}
+
+impl Patience {
+    /// For an attempt that began at `start` and whose connection was there at `sent`.
+    fn new(upstream: &Upstream, start: Instant, sent: Instant) -> Self {
+        let pause = upstream.settings.response_timeout;
+        let whole = Self {
+            until: sent + pause,
+            pause,
+            late: Kind::ResponseTimeout,
+        };
+        match upstream.settings.retry.per_try_timeout {
+            Some(pause) if start + pause < whole.until => Self {
+                until: start + pause,
+                pause: pause.min(whole.pause),
+                late: Kind::TryTimeout,
+            },
+            _ => whole,
+        }
+    }
 }
 
 /// What a connection answered.
@@ -165,12 +226,10 @@ struct Exchange {
 
 async fn over_h1(
     scope: &Scope<'_>,
-    upstream: &Upstream,
     request: &Outgoing<'_>,
     conn: Rc<RefCell<H1>>,
-    begun: Instant,
+    patience: Patience,
 ) -> Result<Answer, ProxyError> {
-    let timeout = upstream.settings.response_timeout;
     let chunked = request.body.is_some() && request.length.is_none();
     {
         let mut conn = conn.borrow_mut();
@@ -192,7 +251,7 @@ async fn over_h1(
             length,
             connection,
         );
-        conn.deadline.set_at(begun + timeout);
+        conn.deadline.set_at(patience.until);
     }
     let mut pump = request
         .body
@@ -217,7 +276,8 @@ async fn over_h1(
                     Poll::Pending => {}
                 }
                 if let Some(body) = request.body {
-                    body.borrow_mut().extend(&mut conn.borrow_mut().deadline, timeout);
+                    body.borrow_mut()
+                        .extend(&mut conn.borrow_mut().deadline, patience.pause);
                 }
             } else if broken.is_none()
                 && let Poll::Ready(Err(e)) = conn.borrow_mut().poll_flush(cx)
@@ -228,7 +288,7 @@ async fn over_h1(
             let head = match polled {
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(Ok(head)) => head,
-                Poll::Ready(Err(e)) => return Poll::Ready(Err(no_head(e, broken.take()))),
+                Poll::Ready(Err(e)) => return Poll::Ready(Err(no_head(e, broken.take(), patience.late))),
             };
             if !head.status.is_informational() {
                 return Poll::Ready(Ok(head));
@@ -275,10 +335,10 @@ fn pass_informational(scope: &Scope<'_>, mut head: ResponseHead) {
     }
 }
 
-fn no_head(e: HeadError, broken: Option<std::io::Error>) -> ProxyError {
+fn no_head(e: HeadError, broken: Option<std::io::Error>, late: Kind) -> ProxyError {
     match e {
         HeadError::Malformed(e) => ProxyError::new(Kind::BadResponse, e.reason()),
-        HeadError::TimedOut => ProxyError::new(Kind::ResponseTimeout, "no response head in time"),
+        HeadError::TimedOut => ProxyError::new(late, "no response head in time"),
         HeadError::Broken { begun: true, source } => {
             ProxyError::new(Kind::BadResponse, format!("within the response head: {source}"))
         }
@@ -363,89 +423,4 @@ fn switched(exchange: Exchange, active: Active) -> Response {
 /// What HEAD and 304 responses say about a body that does not follow.
 fn content_length(fields: &Fields) -> Option<u64> {
     framing::content_length(fields).ok()?
-}
-
-async fn over_h2(
-    upstream: &Upstream,
-    request: &Outgoing<'_>,
-    mut lease: H2Lease<Upload>,
-) -> Result<Answer, ProxyError> {
-    let timeout = upstream.settings.response_timeout;
-    let message = h2_request(upstream, request)?;
-    let mut deadline = Deadline::after(timeout);
-    let mut response = std::pin::pin!(lease.send.try_send_request(message));
-    let answered = std::future::poll_fn(|cx| {
-        if let Poll::Ready(answered) = response.as_mut().poll(cx) {
-            return Poll::Ready(Some(answered));
-        }
-        if let Some(body) = request.body {
-            body.borrow_mut().extend(&mut deadline, timeout);
-        }
-        deadline.poll(cx).map(|()| None)
-    })
-    .await;
-    match answered {
-        None => Err(ProxyError::new(Kind::ResponseTimeout, "no response head in time")),
-        Some(Ok(response)) => {
-            let (parts, incoming) = response.into_parts();
-            Ok(Answer::H2(incoming, parts, lease.permit))
-        }
-        Some(Err(mut e)) => {
-            // The client's own failure shows here as a cancelled stream.
-            if let Some(failure) = request.body.and_then(|body| body.borrow().failure()) {
-                return Err(failure);
-            }
-            let unsent = e.take_message().is_some() || is_refused(e.error());
-            let detail = describe(e.error());
-            Err(ProxyError {
-                unsent,
-                ..ProxyError::new(Kind::Reset, detail)
-            })
-        }
-    }
-}
-
-/// The endpoint said that it did nothing with the request (RFC 9113 section 8.7).
-fn is_refused(e: &hyper::Error) -> bool {
-    h2_error(e).is_some_and(|e| {
-        e.reason() == Some(h2::Reason::REFUSED_STREAM) || (e.is_go_away() && e.reason() == Some(h2::Reason::NO_ERROR))
-    })
-}
-
-fn h2_error(e: &hyper::Error) -> Option<&h2::Error> {
-    std::error::Error::source(e)?.downcast_ref()
-}
-
-fn describe(e: &hyper::Error) -> String {
-    match std::error::Error::source(e) {
-        Some(source) => format!("{e}: {source}"),
-        None => e.to_string(),
-    }
-}
-
-/// The request as hyper takes it: `:authority` is the Host.
-fn h2_request(upstream: &Upstream, request: &Outgoing<'_>) -> Result<http::Request<Upload>, ProxyError> {
-    let bad = |what: &'static str| ProxyError::new(Kind::BadRequest, what);
-    let authority = match request.fields.get(Known::Host).filter(|host| !host.is_empty()) {
-        Some(host) => Authority::try_from(host).map_err(|_| bad("invalid Host"))?,
-        None => Authority::from_static("localhost"),
-    };
-    let mut uri = http::uri::Parts::default();
-    uri.scheme = Some(if upstream.dialer.tls.is_some() {
-        Scheme::HTTPS
-    } else {
-        Scheme::HTTP
-    });
-    uri.authority = Some(authority);
-    uri.path_and_query = Some(PathAndQuery::try_from(request.target).map_err(|_| bad("invalid target"))?);
-    let mut headers = request.fields.to_map(Set::of(&[Known::Host, Known::ContentLength]));
-    if let (Some(_), Some(length)) = (request.body, request.length) {
-        headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
-    }
-    let mut message = http::Request::new(Upload::new(request.body));
-    *message.method_mut() = request.method.clone();
-    *message.uri_mut() = Uri::from_parts(uri).map_err(|_| bad("invalid target"))?;
-    *message.version_mut() = http::Version::HTTP_2;
-    *message.headers_mut() = headers;
-    Ok(message)
 }

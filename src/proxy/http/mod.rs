@@ -7,6 +7,7 @@ pub mod h1;
 pub mod h2;
 pub mod request;
 pub mod respond;
+pub mod retry;
 pub mod upload;
 
 use std::rc::Rc;

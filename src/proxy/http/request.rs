@@ -5,9 +5,10 @@ use std::sync::Arc;
 use http::Method;
 use tokio::time::Instant;
 
-use super::attempt::{Outgoing, attempt, may_repeat};
+use super::attempt::{Outgoing, attempt};
 use super::forward::{set_forwarding, strip_hop_by_hop};
 use super::respond;
+use super::retry::{Asked, Failed, Retry};
 use super::upload::Source;
 use super::{Request, Response, Scope};
 use crate::balance::{KeyParts, PickContext, Spec};
@@ -22,9 +23,12 @@ use crate::snapshot::{Action, Forward};
 use crate::telemetry::series::Outcome;
 use crate::upstream::Upstream;
 
+/// How many attempts a response took.
+const ATTEMPTS: &str = "x-evenkeel-attempts";
+
 /// Answers a request. Never fails: what goes wrong is answered too, and noted in `record`.
 pub async fn handle(scope: &Scope<'_>, request: Request, record: &mut Record) -> Response {
-    let response = match act(scope, request, record).await {
+    let mut response = match act(scope, request, record).await {
         Ok(response) => response,
         Err(e) => {
             let response = respond::plain(e.kind.status(), told(&e));
@@ -32,8 +36,18 @@ pub async fn handle(scope: &Scope<'_>, request: Request, record: &mut Record) ->
             response
         }
     };
+    if record.tells_attempts {
+        tell_attempts(&mut response, record.attempts);
+    }
     record.status = response.status;
     response
+}
+
+/// `retries.attempts_header`.
+fn tell_attempts(response: &mut Response, attempts: u32) {
+    response.fields.remove_named(ATTEMPTS.as_bytes());
+    let mut text = itoa::Buffer::new();
+    response.fields.append_text(ATTEMPTS, text.format(attempts).as_bytes());
 }
 
 /// What a client is told of a failure: its own mistakes in words, ours by the status alone.
@@ -94,20 +108,33 @@ async fn act(scope: &Scope<'_>, mut request: Request, record: &mut Record) -> Re
             Some(query) => format!("{}?{query}", path.forward),
         });
     }
-    let max_body = forward.max_body.or(scope.http.max_body);
-    match forward.timeout {
-        None => send(scope, upstream, key, max_body, request, record).await,
-        Some(timeout) => {
-            let sent = send(scope, upstream, key, max_body, request, record);
-            match tokio::time::timeout(timeout, sent).await {
-                Ok(answered) => answered,
-                Err(_) => Err(ProxyError::new(
-                    Kind::Deadline,
-                    format!("no response within the route's {timeout:?}"),
-                )),
+    let work = Work {
+        upstream,
+        key,
+        max_body: forward.max_body.or(scope.http.max_body),
+        deadline: forward.timeout.map(|timeout| record.started + timeout),
+    };
+    match work.deadline {
+        None => send(scope, &work, request, record).await,
+        Some(deadline) => match tokio::time::timeout_at(deadline, send(scope, &work, request, record)).await {
+            Ok(answered) => answered,
+            Err(_) => {
+                let timeout = forward.timeout.unwrap_or_default();
+                let late = format!("no response within the route's {timeout:?}");
+                Err(ProxyError::new(Kind::Deadline, late))
             }
-        }
+        },
     }
+}
+
+/// What is to be done for a request that is forwarded.
+struct Work<'a> {
+    upstream: &'a Upstream,
+    /// The hash that binds it to an endpoint.
+    key: Option<u64>,
+    max_body: Option<u64>,
+    /// For the response's head.
+    deadline: Option<Instant>,
 }
 
 /// The upstream this request falls to, and the hash that binds it to an endpoint.
@@ -125,6 +152,7 @@ fn choose<'a>(
         return Err(ProxyError::new(Kind::Unavailable, "the route has no upstream"));
     };
     record.count_in(&share.series);
+    record.tells_attempts = share.upstream.settings.retry.tell;
     record.note(|line| line.upstream = Some(share.upstream.name.clone()));
     let key = match &share.upstream.settings.balance {
         Spec::Maglev { hash } => hash.of(place),
@@ -136,12 +164,11 @@ fn choose<'a>(
 /// Attempts until one endpoint answers, none is left, or the failure is not theirs.
 async fn send(
     scope: &Scope<'_>,
-    upstream: &Upstream,
-    key: Option<u64>,
-    max_body: Option<u64>,
+    work: &Work<'_>,
     request: Request,
     record: &mut Record,
 ) -> Result<Response, ProxyError> {
+    let Work { upstream, key, .. } = *work;
     let Request {
         method,
         target,
@@ -153,17 +180,22 @@ async fn send(
         upgrade,
         alone,
     } = request;
-    if let (Some(length), Some(max)) = (length, max_body)
+    if let (Some(length), Some(max)) = (length, work.max_body)
         && length > max
     {
         let detail = format!("the body is {length} bytes long, {max} are allowed");
         return Err(ProxyError::new(Kind::BodyTooLarge, detail));
     }
-    let idempotent = is_idempotent(&method);
+    let retry = &upstream.settings.retry;
+    let repeatable = retry.methods.has(&method);
     strip_hop_by_hop(&mut fields);
     set_forwarding(&mut fields, scope.down, &scope.http.trusted_proxies, version);
-    let retries = upstream.settings.retries;
-    let body = (!body.is_empty()).then(|| Source::new(body, max_body, idempotent && retries > 0));
+    let kept = if retry.max > 0 && (repeatable || upstream.dialer.may_refuse()) {
+        retry.buffer
+    } else {
+        0
+    };
+    let body = (!body.is_empty()).then(|| Source::new(body, work.max_body, kept));
     if body.is_none() || !expect_continue {
         fields.remove(Known::Expect);
     }
@@ -176,37 +208,32 @@ async fn send(
         expect_continue,
         upgrade: upgrade.as_ref(),
         alone,
-        idempotent,
+        repeatable,
+        deadline: work.deadline,
     };
-    let mut tried = Vec::new();
-    let mut last = None;
+    let Some(mut active) = pick(scope, upstream, key, &[]) else {
+        upstream.series.local(scope.down.worker.id).unavailable.add(1);
+        return Err(ProxyError::new(
+            Kind::Unavailable,
+            "no endpoint of the upstream is available",
+        ));
+    };
+    let mut before: Option<Box<Retry>> = None;
     loop {
-        let Some(active) = pick(scope, upstream, key, &tried) else {
-            return Err(match last {
-                Some(e) => e,
-                None => {
-                    upstream.series.local(scope.down.worker.id).unavailable.add(1);
-                    ProxyError::new(Kind::Unavailable, "no endpoint of the upstream is available")
-                }
-            });
-        };
-        if last.is_some() {
-            upstream.series.local(scope.down.worker.id).retries.add(1);
-        }
         let endpoint = active.endpoint().clone();
         record.attempts += 1;
         record.note(|line| line.endpoint = Some(endpoint.label.clone()));
         // Counts the attempt as cancelled when the client goes away meanwhile.
         let counted = Counted {
             scope,
-            endpoint,
-            begun: match last {
+            endpoint: endpoint.clone(),
+            begun: match before {
                 None => record.started,
                 Some(_) => Instant::now(),
             },
             outcome: Outcome::Cancelled,
         };
-        match attempt(scope, upstream, &request, active, counted.begun, record).await {
+        let failed = match attempt(scope, upstream, &request, active, counted.begun, record).await {
             Ok(response) => {
                 let outcome = if response.status.is_server_error() {
                     Outcome::ServerError
@@ -214,33 +241,48 @@ async fn send(
                     Outcome::Success
                 };
                 counted.end(outcome);
-                record.answered();
-                return Ok(response);
+                if !retry.on.has_status(response.status) {
+                    return Ok(answered(&request, response, record));
+                }
+                Failed::Answer(response)
             }
             Err(e) => {
-                tried.push(counted.endpoint.id);
                 counted.end(e.kind.outcome());
-                let again = record.attempts <= retries && e.kind.is_endpoints_fault() && may_repeat(&request, &e);
-                if !again {
-                    return Err(e);
-                }
-                last = Some(e);
+                Failed::Error(e)
+            }
+        };
+        let asked = Asked {
+            scope,
+            upstream,
+            key,
+            request: &request,
+        };
+        let retry = before.get_or_insert_default();
+        // In a box: most requests need none.
+        match Box::pin(retry.next(&asked, failed, &endpoint, record.attempts)).await {
+            Ok(another) => active = another,
+            Err(failed) => {
+                return failed
+                    .into_result()
+                    .map(|response| answered(&request, response, record));
             }
         }
     }
 }
 
-fn pick(scope: &Scope<'_>, upstream: &Upstream, key: Option<u64>, tried: &[u32]) -> Option<Active> {
-    let rng = &mut *scope.down.worker.rng.borrow_mut();
-    upstream.pick(&mut PickContext { key, rng, tried })
+/// This response is passed on: no attempt follows.
+fn answered(request: &Outgoing<'_>, response: Response, record: &mut Record) -> Response {
+    if let Some(body) = request.body {
+        body.borrow_mut().forget();
+    }
+    record.answered();
+    response
 }
 
-/// Whether the method may be repeated without doing more (RFC 9110 section 9.2.2).
-fn is_idempotent(method: &Method) -> bool {
-    matches!(
-        *method,
-        Method::GET | Method::HEAD | Method::OPTIONS | Method::PUT | Method::DELETE
-    )
+/// An endpoint other than those in `avoid`, counted as active.
+pub fn pick(scope: &Scope<'_>, upstream: &Upstream, key: Option<u64>, avoid: &[u32]) -> Option<Active> {
+    let rng = &mut *scope.down.worker.rng.borrow_mut();
+    upstream.pick(&mut PickContext { key, rng, tried: avoid })
 }
 
 /// An attempt whose outcome is counted once, whatever happens.

@@ -18,8 +18,6 @@ use crate::net::deadline::Deadline;
 use crate::pool::h1::H1;
 use crate::proxy::error::{Kind, ProxyError};
 
-/// How much of a body is kept for another attempt.
-const REPLAY: usize = 64 * 1024;
 /// Bytes gathered before they are written to an HTTP/1 endpoint.
 const GATHER: usize = 16 * 1024;
 
@@ -31,6 +29,8 @@ pub struct Source {
     replay: BytesMut,
     read: u64,
     max: u64,
+    /// Bytes that may be kept.
+    buffer: usize,
     keep: bool,
     end: Option<Option<HeaderMap>>,
     /// The client's fault, told to every later reader.
@@ -51,14 +51,15 @@ pub struct Upload {
 }
 
 impl Source {
-    /// `keep`: another attempt may be made after bytes were sent (the method is idempotent).
-    pub fn new(body: RequestBody, max: Option<u64>, keep: bool) -> Rc<RefCell<Self>> {
+    /// `buffer`: bytes kept for attempts that begin after some were sent.
+    pub fn new(body: RequestBody, max: Option<u64>, buffer: usize) -> Rc<RefCell<Self>> {
         Rc::new(RefCell::new(Self {
             body,
             replay: BytesMut::new(),
             read: 0,
             max: max.unwrap_or(u64::MAX),
-            keep,
+            buffer,
+            keep: buffer > 0,
             end: None,
             failed: None,
             starved: false,
@@ -69,6 +70,11 @@ impl Source {
     /// Whether an attempt could send all of it from the start.
     pub fn is_whole(&self) -> bool {
         self.read == 0 || self.keep
+    }
+
+    /// No other attempt follows: what was kept for one goes as soon as it has been sent.
+    pub fn forget(&mut self) {
+        self.keep = false;
     }
 
     /// The client's failure, when that is why an attempt ended.
@@ -136,7 +142,7 @@ impl Upload {
                     source.failed = Some(e.clone());
                     return Poll::Ready(Some(Err(e)));
                 }
-                if source.keep && source.read <= REPLAY as u64 {
+                if source.keep && source.read <= source.buffer as u64 {
                     source.replay.extend_from_slice(&data);
                 } else {
                     source.keep = false;
