@@ -287,7 +287,7 @@ fn the_access_log_says_what_became_of_each_request() {
         line["error"].as_str().is_some_and(|e| e.contains("connect")),
         "{line:#}"
     );
-    assert_eq!((&line["status"], &line["attempts"]), (&502.into(), &1.into()));
+    assert_eq!((&line["status"], &line["attempts"]), (&502.into(), &2.into()));
     assert_eq!(lines(&moved).len(), 1);
     // What waits is written before the end.
     client.send("GET /last HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
