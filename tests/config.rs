@@ -207,6 +207,7 @@ fn the_reference_has_every_key() {
             "an upstream" => "upstreams.*",
             "an endpoint" => "upstreams.*.endpoints.*",
             "`balance`" => "upstreams.*.balance",
+            "`discovery`" => "upstreams.*.discovery",
             "`health`" => "upstreams.*.health",
             "an upstream's `tls`" => "upstreams.*.tls",
             "`retries`" => "upstreams.*.retries",

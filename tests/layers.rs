@@ -22,7 +22,16 @@ const LAYERS: &[&[&str]] = &[
 
 /// The configuration is checked without a running world: it knows the settings types of these alone.
 const CONFIG_MAY_USE: &[&str] = &[
-    "base", "net", "h1", "tls", "balance", "health", "route", "pool", "policy",
+    "base",
+    "net",
+    "h1",
+    "tls",
+    "balance",
+    "discovery",
+    "health",
+    "route",
+    "pool",
+    "policy",
 ];
 
 const MAX_LINES: usize = 500;

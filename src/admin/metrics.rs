@@ -11,6 +11,7 @@ use prometheus::{TEXT_FORMAT, TextEncoder};
 
 use super::respond::{Response, error, whole};
 use crate::control::Operator;
+use crate::discovery::feed;
 use crate::endpoint::Health;
 use crate::h1::desync::Class;
 use crate::snapshot::{Action, Listener, Snapshot};
@@ -33,6 +34,7 @@ fn families(operator: &Operator) -> Vec<MetricFamily> {
     all.extend(connections(&snapshot));
     all.extend(requests(&snapshot));
     all.extend(upstreams(&snapshot));
+    all.extend(discovery(operator, &snapshot));
     all.extend(ProcessCollector::for_self().collect());
     all
 }
@@ -175,6 +177,27 @@ fn upstreams(snapshot: &Snapshot) -> Vec<MetricFamily> {
     [up, active, attempts, latency, retries, denied, unavailable]
         .map(|f| f.0)
         .into()
+}
+
+fn discovery(operator: &Operator, snapshot: &Snapshot) -> Vec<MetricFamily> {
+    let mut updates = Family::counter(names::DISCOVERY_UPDATES);
+    let mut endpoints = Family::gauge(names::DISCOVERY_ENDPOINTS);
+    let sources = operator.status.sources();
+    for upstream in &snapshot.upstreams {
+        let Some(reports) = sources.get(&upstream.name) else {
+            continue;
+        };
+        let name = ("upstream", &*upstream.name);
+        let states: Vec<_> = reports.iter().map(|report| report.state()).collect();
+        let mut count = |result, of: fn(&feed::State) -> u64| {
+            updates.add(&[name, ("result", result)], states.iter().map(of).sum::<u64>() as f64);
+        };
+        count("changed", |state| state.changed);
+        count("unchanged", |state| state.unchanged);
+        count("failed", |state| state.failed);
+        endpoints.add(&[name], upstream.members().len() as f64);
+    }
+    vec![updates.0, endpoints.0]
 }
 
 /// One metric with all its label sets.

@@ -9,6 +9,7 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use crate::control::Operator;
+use crate::discovery::feed::Report;
 use crate::h1::desync::Class;
 use crate::snapshot::{Action, Listener, Route, Serve, Snapshot};
 use crate::telemetry::series::{HistogramSum, Outcome};
@@ -87,7 +88,33 @@ struct UpstreamStatus {
     available: bool,
     retries_total: u64,
     unavailable_total: u64,
+    /// Where its endpoints come from, beside those with a fixed address.
+    sources: Vec<SourceStatus>,
     endpoints: Vec<EndpointStatus>,
+}
+
+#[derive(Debug, Serialize)]
+struct SourceStatus {
+    /// `dns`, `srv`, `file`, `consul` or `kubernetes`.
+    kind: &'static str,
+    source: String,
+    last_success: Option<String>,
+    /// The last failure, until an answer comes: what was found before it is used on.
+    last_error: Option<SourceError>,
+    updates: Updates,
+}
+
+#[derive(Debug, Serialize)]
+struct SourceError {
+    at: String,
+    reason: String,
+}
+
+#[derive(Debug, Serialize)]
+struct Updates {
+    changed: u64,
+    unchanged: u64,
+    failed: u64,
 }
 
 #[derive(Debug, Serialize)]
@@ -122,6 +149,7 @@ pub fn of(operator: &Operator) -> Status {
         (false, false) => "starting",
     };
     let listening = status.listening();
+    let sources = status.sources();
     Status {
         version: env!("CARGO_PKG_VERSION"),
         generation: snapshot.generation,
@@ -149,7 +177,11 @@ pub fn of(operator: &Operator) -> Status {
             .map(|l| listener(l, &listening))
             .collect(),
         routes: routes(&snapshot),
-        upstreams: snapshot.upstreams.iter().map(|u| upstream(u)).collect(),
+        upstreams: snapshot
+            .upstreams
+            .iter()
+            .map(|u| upstream(u, sources.get(&u.name)))
+            .collect(),
     }
 }
 
@@ -223,13 +255,32 @@ fn requests(route: &Route) -> u64 {
     parts.flat_map(|part| part.codes()).map(|(_, n)| n).sum()
 }
 
-fn upstream(upstream: &Upstream) -> UpstreamStatus {
+fn source(report: &Arc<Report>) -> SourceStatus {
+    let state = report.state();
+    SourceStatus {
+        kind: report.kind,
+        source: report.source.clone(),
+        last_success: state.last_success.map(timestamp),
+        last_error: state.last_error.map(|(at, reason)| SourceError {
+            at: timestamp(at),
+            reason,
+        }),
+        updates: Updates {
+            changed: state.changed,
+            unchanged: state.unchanged,
+            failed: state.failed,
+        },
+    }
+}
+
+fn upstream(upstream: &Upstream, sources: Option<&Vec<Arc<Report>>>) -> UpstreamStatus {
     UpstreamStatus {
         name: upstream.name.to_string(),
         balance: upstream.settings.balance.label(),
         available: upstream.is_available(),
         retries_total: upstream.series.sum(|s| &s.retries),
         unavailable_total: upstream.series.sum(|s| &s.unavailable),
+        sources: sources.into_iter().flatten().map(source).collect(),
         endpoints: upstream
             .members()
             .iter()

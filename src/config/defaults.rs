@@ -60,6 +60,8 @@ pub const RETRY_BACKOFF_MAX: Duration = Duration::from_millis(250);
 /// Forms and API calls fit; uploads are streamed and not repeated once they were begun.
 pub const RETRY_BUFFER: usize = 64 << 10;
 pub const RESOLVE_INTERVAL: Duration = Duration::from_secs(30);
+/// Where name servers listen (RFC 1035 section 4.2).
+pub const DNS_PORT: u16 = 53;
 
 pub const HEALTH_INTERVAL: Duration = Duration::from_secs(5);
 pub const HEALTH_TIMEOUT: Duration = Duration::from_secs(2);

@@ -1,5 +1,6 @@
 //! The plan: the configuration validated, every name resolved to an index, every file read.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,6 +10,7 @@ use http::{HeaderMap, StatusCode};
 use ipnet::IpNet;
 
 use crate::balance;
+use crate::discovery::name::Families;
 use crate::h1::desync;
 use crate::health;
 use crate::net::addr::{BindAddr, EndpointAddr};
@@ -190,6 +192,10 @@ pub struct Upstream {
     pub retry: policy::retry::Spec,
     /// How often host names are resolved again, at the latest (30 s).
     pub resolve_interval: Duration,
+    /// Who is asked for host names. Empty: the name servers of this machine.
+    pub name_servers: Vec<SocketAddr>,
+    /// Which addresses of host names count.
+    pub address_family: Families,
 }
 
 #[derive(Debug, Clone, PartialEq)]

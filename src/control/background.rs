@@ -1,40 +1,24 @@
-//! What runs beside the snapshot and belongs to it: health checkers and host-name watches.
+//! What runs beside the snapshot and belongs to it: health checkers.
 
 use std::collections::HashMap;
-use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
-use tokio::sync::mpsc::UnboundedSender;
-use tokio::task::JoinSet;
-
-use super::build::Resolved;
 use crate::base::task::Handle;
 use crate::config::plan::{Plan, Upstream};
-use crate::discovery::{self, dns::Resolver};
 use crate::endpoint::Health;
 use crate::health::checker::{self, Checked};
 use crate::health::{Probe, ProbeTls};
-use crate::net::addr::{DialAddr, EndpointAddr};
+use crate::net::addr::DialAddr;
 use crate::pool::Protocol;
 use crate::pool::dial::Tls;
 use crate::snapshot::Snapshot;
 use crate::snapshot::current::Current;
 use crate::tls::{ClientSpec, client};
 
-/// A host name has other addresses now.
-pub struct Moved {
-    pub host: String,
-    pub addrs: Vec<IpAddr>,
-}
-
-/// Checkers by upstream and address, watches by host name. Each ends when it is dropped from its map.
+/// Checkers by upstream and address. Each ends when it is dropped from its map.
 pub struct Background {
     current: Current,
-    resolver: Arc<Resolver>,
-    moved: UnboundedSender<Moved>,
     checkers: HashMap<(Arc<str>, DialAddr), Checker>,
-    watches: HashMap<String, (Duration, Handle)>,
 }
 
 struct Checker {
@@ -45,56 +29,15 @@ struct Checker {
 }
 
 impl Background {
-    pub fn new(current: Current, moved: UnboundedSender<Moved>) -> Self {
+    pub fn new(current: Current) -> Self {
         Self {
             current,
-            resolver: Arc::new(Resolver::system()),
-            moved,
             checkers: HashMap::new(),
-            watches: HashMap::new(),
         }
     }
 
-    /// The addresses of names in `plan` that are not known yet. A name that cannot be resolved is none: its
-    /// watch goes on asking.
-    pub async fn resolve(&self, plan: &Plan, known: &Resolved) -> Resolved {
-        let mut asking = JoinSet::new();
-        for host in hosts(plan).into_keys().filter(|host| !known.contains_key(host)) {
-            let resolver = self.resolver.clone();
-            asking.spawn(async move {
-                let answer = resolver.lookup(&host).await;
-                (host, answer)
-            });
-        }
-        let mut resolved = known.clone();
-        while let Some(answer) = asking.join_next().await {
-            match answer {
-                Ok((host, Ok(answer))) => drop(resolved.insert(host, answer.addrs)),
-                Ok((host, Err(error))) => tracing::warn!(host, error, "a host name cannot be resolved"),
-                Err(error) => tracing::error!(%error, "resolving ended by a panic"),
-            }
-        }
-        resolved
-    }
-
-    /// Brings watches and checkers in line with what was published.
+    /// Brings checkers in line with what was published.
     pub fn follow(&mut self, plan: &Plan, snapshot: &Snapshot) {
-        let wanted = hosts(plan);
-        self.watches
-            .retain(|host, (interval, _)| wanted.get(host) == Some(interval));
-        for (host, interval) in wanted {
-            if !self.watches.contains_key(&host) {
-                let (moved, name) = (self.moved.clone(), host.clone());
-                let watch = discovery::watch(self.resolver.clone(), host.as_str().into(), interval, move |addrs| {
-                    // Control has ended when nobody listens.
-                    let _ = moved.send(Moved {
-                        host: name.clone(),
-                        addrs: addrs.to_vec(),
-                    });
-                });
-                self.watches.insert(host, (interval, watch));
-            }
-        }
         let mut old = std::mem::take(&mut self.checkers);
         for (plan, upstream) in plan.upstreams.iter().zip(&snapshot.upstreams) {
             self.check(plan, upstream, &mut old);
@@ -181,18 +124,4 @@ fn tls(probe: &Probe, upstream: Option<&Tls>) -> Option<ProbeTls> {
         }
         None => None,
     }
-}
-
-/// Host names of endpoints, each with the shortest interval anybody wants.
-fn hosts(plan: &Plan) -> HashMap<String, Duration> {
-    let mut hosts: HashMap<String, Duration> = HashMap::new();
-    for upstream in &plan.upstreams {
-        for endpoint in &upstream.endpoints {
-            if let EndpointAddr::Name { host, .. } = &endpoint.addr {
-                let interval = hosts.entry(host.clone()).or_insert(upstream.resolve_interval);
-                *interval = upstream.resolve_interval.min(*interval);
-            }
-        }
-    }
-    hosts
 }

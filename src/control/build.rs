@@ -6,11 +6,11 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
+use super::members::Members;
+use super::sources::Found;
 use crate::base::hash;
 use crate::config::plan::{self, Plan};
-use crate::endpoint::{Health, State};
 use crate::h1::head::Limits;
-use crate::net::addr::{DialAddr, EndpointAddr};
 use crate::net::relay;
 use crate::policy::budget::Repeating;
 use crate::pool::dial::Tls;
@@ -29,12 +29,6 @@ const ALPN_BOTH: [&[u8]; 2] = [b"h2", b"http/1.1"];
 const ALPN_H1: [&[u8]; 1] = [b"http/1.1"];
 const ALPN_H2: [&[u8]; 1] = [b"h2"];
 
-/// Host names of endpoints and what they resolve to now.
-pub type Resolved = HashMap<String, Vec<std::net::IpAddr>>;
-
-/// Endpoint states by upstream and address.
-type Endpoints = HashMap<(Arc<str>, DialAddr), Arc<State>>;
-
 /// What of a running world the next one takes over. Never edited: a build that fails leaves it as it was.
 #[derive(Clone)]
 pub struct World {
@@ -43,8 +37,8 @@ pub struct World {
     tickets: Tickets,
     slots: HashMap<Arc<str>, (usize, Arc<Live>)>,
     next_slot: usize,
-    endpoints: Endpoints,
-    next_endpoint: u32,
+    found: Found,
+    members: Members,
     requests: HashMap<[Arc<str>; 3], Arc<RequestSeries>>,
     upstreams: HashMap<Arc<str>, Kept>,
     removed: Vec<Arc<Listener>>,
@@ -69,8 +63,8 @@ impl World {
             tickets: Tickets::new().map_err(|e| format!("no keys for TLS session tickets: {e}"))?,
             slots: HashMap::new(),
             next_slot: 0,
-            endpoints: HashMap::new(),
-            next_endpoint: 0,
+            found: Found::default(),
+            members: Members::new(workers),
             requests: HashMap::new(),
             upstreams: HashMap::new(),
             removed: Vec::new(),
@@ -83,19 +77,20 @@ impl World {
     }
 
     /// The next world. `old`: the snapshot now in use, whose removed listeners may still have connections.
-    pub fn build(&self, plan: &Plan, resolved: &Resolved, old: &Snapshot) -> Result<(Self, Snapshot), String> {
+    pub fn build(&self, plan: &Plan, found: &Found, old: &Snapshot) -> Result<(Self, Snapshot), String> {
         let mut next = Self {
             generation: self.generation + 1,
             slots: HashMap::new(),
-            endpoints: HashMap::new(),
+            found: found.clone(),
             requests: HashMap::new(),
             upstreams: HashMap::new(),
             removed: self.removed.iter().filter(|l| l.live.active() > 0).cloned().collect(),
             ..self.clone()
         };
+        next.members.keep(plan);
         let mut upstreams = Vec::with_capacity(plan.upstreams.len());
         for upstream in &plan.upstreams {
-            upstreams.push(next.upstream(self, upstream, resolved)?);
+            upstreams.push(next.upstream(self, upstream)?);
         }
         let mut built = Vec::with_capacity(plan.listeners.len());
         for (index, listener) in plan.listeners.iter().enumerate() {
@@ -122,69 +117,20 @@ impl World {
         Ok((next, snapshot))
     }
 
-    /// The endpoints of every upstream of `plan` once names resolve otherwise. Those that are gone are forgotten.
-    pub fn resolved(&mut self, plan: &Plan, resolved: &Resolved) -> Vec<Vec<Member>> {
-        let old = std::mem::take(&mut self.endpoints);
-        plan.upstreams
-            .iter()
-            .map(|upstream| self.members(&old, upstream, resolved))
-            .collect()
-    }
-
-    fn members(&mut self, old: &Endpoints, upstream: &plan::Upstream, resolved: &Resolved) -> Vec<Member> {
-        let mut members: Vec<Member> = Vec::new();
-        for endpoint in &upstream.endpoints {
-            let addrs = match &endpoint.addr {
-                EndpointAddr::Ip(addr) => vec![DialAddr::Ip(*addr)],
-                EndpointAddr::Unix(path) => vec![DialAddr::Unix(path.clone())],
-                EndpointAddr::Name { host, port } => {
-                    let addrs = resolved.get(host).map_or(&[][..], Vec::as_slice);
-                    addrs.iter().map(|ip| DialAddr::Ip((*ip, *port).into())).collect()
-                }
-            };
-            for addr in addrs {
-                // A name may resolve to what is listed too: one address is one endpoint.
-                if members.iter().any(|m| m.endpoint.addr == addr) {
-                    continue;
-                }
-                let state = self.endpoint(old, upstream, addr, &endpoint.addr);
-                members.push(Member {
-                    endpoint: state,
-                    weight: endpoint.weight,
-                    backup: endpoint.backup,
-                });
-            }
-        }
+    /// The members of those upstreams of `plan`, by position, of which `found` has news.
+    pub fn follow(&mut self, plan: &Plan, found: Found) -> Vec<(usize, Vec<Member>)> {
+        let differs = |upstream: &plan::Upstream| found.differs(&self.found, upstream);
+        let upstreams = plan.upstreams.iter().enumerate();
+        let changed: Vec<_> = upstreams.filter(|(_, upstream)| differs(upstream)).collect();
+        let members = changed
+            .into_iter()
+            .map(|(n, upstream)| (n, self.members.of(upstream, &found)));
+        let members = members.collect();
+        self.found = found;
         members
     }
 
-    fn endpoint(
-        &mut self,
-        old: &Endpoints,
-        upstream: &plan::Upstream,
-        addr: DialAddr,
-        configured: &EndpointAddr,
-    ) -> Arc<State> {
-        let key = (upstream.name.clone(), addr);
-        let known = self.endpoints.get(&key).or_else(|| old.get(&key));
-        let state = match known.filter(|state| state.configured == *configured) {
-            Some(state) => state.clone(),
-            None => {
-                let health = if upstream.health.is_some() {
-                    Health::Checking
-                } else {
-                    Health::Up
-                };
-                let id = self.next_endpoint;
-                self.next_endpoint += 1;
-                Arc::new(State::new(id, key.1.clone(), configured.clone(), health, self.workers))
-            }
-        };
-        self.endpoints.insert(key, state.clone());
-        state
-    }
-
-    fn upstream(&mut self, old: &Self, plan: &plan::Upstream, resolved: &Resolved) -> Result<Arc<Upstream>, String> {
+    fn upstream(&mut self, old: &Self, plan: &plan::Upstream) -> Result<Arc<Upstream>, String> {
         let kept = old.upstreams.get(&plan.name);
         let fingerprint = dialer_fingerprint(plan);
         let kept = match kept {
@@ -205,7 +151,7 @@ impl World {
             retry: plan.retry.clone(),
             repeating: kept.repeating,
         };
-        let members = self.members(&old.endpoints, plan, resolved);
+        let members = self.members.of(plan, &self.found);
         Ok(Arc::new(Upstream::new(
             plan.name.clone(),
             settings,
@@ -434,7 +380,7 @@ mod tests {
     #[test]
     fn what_stays_keeps_its_state_and_what_goes_is_forgotten() {
         let world = World::new(2).unwrap();
-        let (none, resolved) = (Snapshot::default(), Resolved::new());
+        let (none, resolved) = (Snapshot::default(), Found::default());
         let first = plan(&config(18080, "\"127.0.0.1:1\", \"127.0.0.1:2\"", ""));
         let (world, one) = world.build(&first, &resolved, &none).unwrap();
         let second = plan(&config(18081, "\"127.0.0.1:2\", \"127.0.0.1:3\"", ""));
@@ -458,7 +404,7 @@ mod tests {
     fn a_removed_listener_stays_known_until_its_connections_end() {
         let text =
             |name: &str| config(18082, "\"127.0.0.1:1\"", "").replace("listeners.web", &format!("listeners.{name}"));
-        let (none, resolved) = (Snapshot::default(), Resolved::new());
+        let (none, resolved) = (Snapshot::default(), Found::default());
         let (world, one) = World::new(1)
             .unwrap()
             .build(&plan(&text("a")), &resolved, &none)

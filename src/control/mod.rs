@@ -4,8 +4,10 @@
 pub mod background;
 pub mod build;
 pub mod changes;
+mod members;
 pub mod signals;
 pub mod sockets;
+pub mod sources;
 pub mod status;
 
 use std::fmt::Display;
@@ -17,10 +19,11 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 
-use self::background::{Background, Moved};
-use self::build::{Resolved, World};
+use self::background::Background;
+use self::build::World;
 use self::signals::{Signals, Told};
 use self::sockets::{AdminSocket, Sockets};
+use self::sources::Sources;
 pub use self::status::Rejected;
 use self::status::Status;
 use crate::config::plan::{LogFormat, Plan};
@@ -136,7 +139,7 @@ struct Process {
     log: Log,
     plan: Plan,
     world: World,
-    resolved: Resolved,
+    sources: Sources,
     current: Current,
     sockets: Sockets,
     admin: AdminSocket,
@@ -144,7 +147,6 @@ struct Process {
     requests: mpsc::Receiver<ReloadRequest>,
     crew: Crew,
     background: Background,
-    moved: mpsc::UnboundedReceiver<Moved>,
     status: Arc<Status>,
     nofile: u64,
 }
@@ -170,7 +172,6 @@ fn prepare(start: Start, plan: Plan) -> Result<(Process, tokio::runtime::Runtime
     let access = access::start().map_err(|e| format!("cannot start the access log: {e}"))?;
     let crew =
         listener::start(workers, &current, &access.sender()).map_err(|e| format!("cannot start workers: {e}"))?;
-    let (sender, moved) = mpsc::unbounded_channel();
     let (reload, requests) = mpsc::channel(MAX_REQUESTS);
     let (admin, admin_sockets) = mpsc::unbounded_channel();
     let status = Arc::new(Status::new(workers, source.label()));
@@ -189,15 +190,14 @@ fn prepare(start: Start, plan: Plan) -> Result<(Process, tokio::runtime::Runtime
         log,
         plan,
         world: World::new(workers)?,
-        resolved: Resolved::new(),
-        background: Background::new(current.clone(), sender),
+        sources: Sources::default(),
+        background: Background::new(current.clone()),
         current,
         sockets: Sockets::default(),
         admin: AdminSocket::new(admin),
         access,
         requests,
         crew,
-        moved,
         status,
         nofile: nofile::raise(),
         source,
@@ -231,7 +231,7 @@ impl Process {
                     // Whoever asked may be gone.
                     let _ = request.answer.send(result);
                 }
-                Some(moved) = self.moved.recv() => self.follow(moved),
+                () = self.sources.changed() => self.follow(),
             }
         }
         self.drain(&mut signals).await;
@@ -240,8 +240,17 @@ impl Process {
 
     /// Makes `plan` the running world, or changes nothing.
     async fn publish(&mut self, plan: Plan) -> Result<(), String> {
-        let resolved = self.background.resolve(&plan, &self.resolved).await;
-        let (world, snapshot) = self.world.build(&plan, &resolved, &self.current.get())?;
+        let result = self.try_publish(plan).await;
+        self.sources.keep(&self.plan);
+        self.status.set_sources(self.sources.reports(&self.plan));
+        // An answer may have come since.
+        self.follow();
+        result
+    }
+
+    async fn try_publish(&mut self, plan: Plan) -> Result<(), String> {
+        let found = self.sources.prepare(&plan).await;
+        let (world, snapshot) = self.world.build(&plan, &found, &self.current.get())?;
         let pending = self.sockets.prepare(&plan, self.crew.count())?;
         let admin = self.admin.prepare(&plan)?;
         let log_changes = self.current.get().generation == 0 || plan.access_log != self.plan.access_log;
@@ -264,7 +273,7 @@ impl Process {
                 .filter_map(|(slot, address)| Some((name(slot)?.name.clone(), address.to_owned())))
                 .collect(),
         );
-        (self.world, self.resolved, self.plan) = (world, resolved, plan);
+        (self.world, self.plan) = (world, plan);
         self.background.follow(&self.plan, &self.current.get());
         // The next reload may want an address that this one gave up.
         let _ = tokio::time::timeout(CLOSING, closed.recv()).await;
@@ -319,16 +328,17 @@ impl Process {
         }
     }
 
-    /// A host name has other addresses: its upstreams get other endpoints.
-    fn follow(&mut self, Moved { host, addrs }: Moved) {
-        if self.resolved.get(&host) == Some(&addrs) {
+    /// Sources have news: their upstreams get other endpoints.
+    fn follow(&mut self) {
+        let snapshot = self.current.get();
+        let changed = self.world.follow(&self.plan, self.sources.found());
+        if changed.is_empty() {
             return;
         }
-        self.resolved.insert(host, addrs);
-        let snapshot = self.current.get();
-        let members = self.world.resolved(&self.plan, &self.resolved);
-        for (members, upstream) in members.into_iter().zip(&snapshot.upstreams) {
-            upstream.set_members(members);
+        for (n, members) in changed {
+            if let Some(upstream) = snapshot.upstreams.get(n) {
+                upstream.set_members(members);
+            }
         }
         self.background.follow(&self.plan, &snapshot);
     }

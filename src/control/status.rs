@@ -1,10 +1,12 @@
 //! How the process is doing: what control knows and operators ask.
 
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
-use crate::config::report::{Entry, Report};
+use crate::config::report::{self, Entry};
+use crate::discovery::feed::Report;
 
 /// How one reload ended: when, and what changed or why it was rejected.
 #[derive(Debug, Clone)]
@@ -20,8 +22,8 @@ pub struct Rejected {
     pub errors: Vec<Entry>,
 }
 
-impl From<Report> for Rejected {
-    fn from(report: Report) -> Self {
+impl From<report::Report> for Rejected {
+    fn from(report: report::Report) -> Self {
         Self {
             text: report.render(false),
             errors: report.entries(),
@@ -62,6 +64,7 @@ pub struct Status {
     rejected: AtomicU64,
     last_reload: Mutex<Option<LastReload>>,
     listening: Mutex<Vec<Place>>,
+    sources: Mutex<HashMap<Arc<str>, Vec<Arc<Report>>>>,
     ready: AtomicBool,
     draining: AtomicBool,
 }
@@ -76,6 +79,7 @@ impl Status {
             rejected: AtomicU64::new(0),
             last_reload: Mutex::new(None),
             listening: Mutex::new(Vec::new()),
+            sources: Mutex::new(HashMap::new()),
             ready: AtomicBool::new(false),
             draining: AtomicBool::new(false),
         }
@@ -107,6 +111,15 @@ impl Status {
 
     pub fn set_listening(&self, places: Vec<Place>) {
         *locked(&self.listening) = places;
+    }
+
+    /// The sources of endpoints of each upstream that has any.
+    pub fn sources(&self) -> HashMap<Arc<str>, Vec<Arc<Report>>> {
+        locked(&self.sources).clone()
+    }
+
+    pub fn set_sources(&self, sources: HashMap<Arc<str>, Vec<Arc<Report>>>) {
+        *locked(&self.sources) = sources;
     }
 
     /// All listeners accept.

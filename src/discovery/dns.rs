@@ -41,6 +41,21 @@ pub enum Family {
     V6,
 }
 
+/// Why there is no address.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failure {
+    /// Short, for the log.
+    pub reason: String,
+    /// A name server says that there is none; otherwise nothing is known.
+    pub denied: bool,
+}
+
+impl From<String> for Failure {
+    fn from(reason: String) -> Self {
+        Self { reason, denied: false }
+    }
+}
+
 impl Resolved {
     /// The addresses, with those of `known` that this answer says nothing about.
     pub fn with_unanswered(self, known: &[IpAddr]) -> Vec<IpAddr> {
@@ -108,9 +123,9 @@ impl Resolver {
         }
     }
 
-    /// The IPv4 and IPv6 addresses of `host`, within 5 s. No address is an error, which is a short reason
-    /// for the log. A name in the hosts file has the addresses that stand there and no others.
-    pub async fn lookup(&self, host: &str) -> Result<Resolved, String> {
+    /// The IPv4 and IPv6 addresses of `host`, within 5 s. No address is an error. A name in the hosts file has
+    /// the addresses that stand there and no others.
+    pub async fn lookup(&self, host: &str) -> Result<Resolved, Failure> {
         let work = async {
             let hosts = tokio::fs::read(&self.hosts).await.unwrap_or_default();
             let addrs = in_hosts(&String::from_utf8_lossy(&hosts), host);
@@ -133,7 +148,7 @@ impl Resolver {
         };
         match timeout(DEADLINE, work).await {
             Ok(result) => result,
-            Err(_) => Err(format!("no answer within {DEADLINE:?}")),
+            Err(_) => Err(format!("no answer within {DEADLINE:?}").into()),
         }
     }
 
@@ -186,19 +201,27 @@ fn in_hosts(text: &str, host: &str) -> Vec<IpAddr> {
     }))
 }
 
-fn combine(v4: Result<Lookup, NetError>, v6: Result<Lookup, NetError>) -> Result<Resolved, String> {
+fn combine(v4: Result<Lookup, NetError>, v6: Result<Lookup, NetError>) -> Result<Resolved, Failure> {
     let (answers, unanswered) = match (&v4, &v6) {
         // Search domains led to two different names: one name, one endpoint.
         (Ok(a), Ok(b)) if a.query().name() != b.query().name() => (vec![a], None),
         (Ok(a), Ok(b)) => (vec![a, b], None),
         (Ok(a), Err(e)) => (vec![a], (!e.is_no_records_found()).then_some(Family::V6)),
         (Err(e), Ok(b)) => (vec![b], (!e.is_no_records_found()).then_some(Family::V4)),
-        (Err(a), Err(b)) => return Err(reason(if a.is_no_records_found() { b } else { a })),
+        (Err(a), Err(b)) => {
+            return Err(Failure {
+                reason: reason(if a.is_no_records_found() { b } else { a }),
+                denied: a.is_no_records_found() && b.is_no_records_found(),
+            });
+        }
     };
     let records = || answers.iter().flat_map(|lookup| lookup.answers());
     let addrs = tidy(records().filter_map(|record| record.data.ip_addr()));
     if addrs.is_empty() {
-        return Err("the name has no address".into());
+        return Err(Failure {
+            reason: "the name has no address".into(),
+            denied: unanswered.is_none(),
+        });
     }
     // The records on the way to the addresses (CNAME) count too.
     let ttl = records().map(|record| record.ttl).min().unwrap_or(0);
@@ -308,12 +331,13 @@ mod tests {
     #[tokio::test]
     async fn no_address_is_an_error_with_a_reason() {
         let resolver = Resolver::with_name_servers(&[name_server().await], NOWHERE.into());
-        for (name, expected) in [
-            ("none.example", "no such name"),
-            ("empty.example", "the name has no address"),
-            ("broken.example", "the name server says: Server Failure"),
+        for (name, expected, denied) in [
+            ("none.example", "no such name", true),
+            ("empty.example", "the name has no address", true),
+            ("broken.example", "the name server says: Server Failure", false),
         ] {
-            assert_eq!(resolver.lookup(name).await, Err(expected.into()), "{name}");
+            let reason = expected.to_owned();
+            assert_eq!(resolver.lookup(name).await, Err(Failure { reason, denied }), "{name}");
         }
         let half = resolver.lookup("half.example").await.unwrap();
         assert_eq!((half.addrs, half.unanswered), (addrs(&["10.0.0.5"]), Some(Family::V6)));
@@ -353,10 +377,10 @@ mod tests {
         std::fs::write(&hosts, "10.0.0.1 here").unwrap();
         let resolver = Resolver::with_files(hosts, conf.clone());
         assert_eq!(resolver.lookup("here").await.unwrap().addrs, addrs(&["10.0.0.1"]));
-        let error = resolver.lookup("elsewhere").await.unwrap_err();
+        let error = resolver.lookup("elsewhere").await.unwrap_err().reason;
         assert!(error.contains("cannot be read"), "{error}");
         std::fs::write(&conf, "options ndots:2\n").unwrap();
-        let error = resolver.lookup("elsewhere").await.unwrap_err();
+        let error = resolver.lookup("elsewhere").await.unwrap_err().reason;
         assert!(error.contains("no nameservers"), "{error}");
         // Takes in the new file: there is a resolver now.
         std::fs::write(&conf, "nameserver 127.0.0.1\n").unwrap();

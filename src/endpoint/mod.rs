@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU32, Ordering::Relaxed};
 
+use tokio::sync::Notify;
+
 use crate::net::addr::{DialAddr, EndpointAddr};
 use crate::telemetry::series::EndpointSeries;
 
@@ -40,6 +42,8 @@ pub struct State {
     health: AtomicU8,
     active: AtomicU32,
     pub series: EndpointSeries,
+    /// Those who know where it is: told when that seems to be no longer true.
+    sources: Vec<Arc<Notify>>,
 }
 
 impl State {
@@ -53,7 +57,18 @@ impl State {
             health: AtomicU8::new(health as u8),
             active: AtomicU32::new(0),
             series: EndpointSeries::new(workers),
+            sources: Vec::new(),
         }
+    }
+
+    /// The same, found by `sources`, which should ask again when it cannot be reached.
+    pub fn found_by(self, sources: Vec<Arc<Notify>>) -> Self {
+        Self { sources, ..self }
+    }
+
+    /// It cannot be reached: perhaps it is elsewhere by now.
+    pub fn doubt(&self) {
+        self.sources.iter().for_each(|source| source.notify_one());
     }
 
     pub fn health(&self) -> Health {
@@ -67,6 +82,9 @@ impl State {
     /// Only the health checker and the builder of snapshots call this.
     pub fn set_health(&self, health: Health) {
         self.health.store(health as u8, Relaxed);
+        if health == Health::Down {
+            self.doubt();
+        }
     }
 
     /// Requests (Layer 4: connections) under way now.

@@ -154,9 +154,13 @@ impl Dialer {
             let tls = handshake.await.map_err(DialError::Tls)?;
             Ok(Io::Tls(Box::new(TlsStream::Client(tls))))
         };
-        tokio::time::timeout(self.connect_timeout, work)
+        let connected = tokio::time::timeout(self.connect_timeout, work)
             .await
-            .unwrap_or(Err(DialError::Timeout(self.connect_timeout)))
+            .unwrap_or(Err(DialError::Timeout(self.connect_timeout)));
+        if connected.as_ref().is_err_and(|e| !e.is_exhausted()) {
+            endpoint.doubt();
+        }
+        connected
     }
 
     fn server_name(&self, configured: &EndpointAddr) -> Result<ServerName<'static>, DialError> {

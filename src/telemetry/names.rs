@@ -85,3 +85,12 @@ pub const UPSTREAM_UNAVAILABLE: Name = name(
     "evenkeel_upstream_unavailable_total",
     "Requests and connections refused because no endpoint was available.",
 );
+
+pub const DISCOVERY_UPDATES: Name = name(
+    "evenkeel_discovery_updates_total",
+    "Answers of the sources of an upstream's endpoints: changed, unchanged, failed.",
+);
+pub const DISCOVERY_ENDPOINTS: Name = name(
+    "evenkeel_discovery_endpoints",
+    "Endpoints of an upstream that has sources, whether they are up or not.",
+);

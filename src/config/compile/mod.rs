@@ -228,5 +228,7 @@ fn compile_upstream(cx: &Context<'_>, upstream: &schema::upstream::Upstream) -> 
         pool_max_idle: upstream.pool_max_idle,
         retry: upstream.retry.clone(),
         resolve_interval: upstream.resolve_interval,
+        name_servers: upstream.name_servers.clone(),
+        address_family: upstream.address_family,
     }
 }

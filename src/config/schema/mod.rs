@@ -2,6 +2,7 @@
 
 pub mod action;
 pub mod balance;
+pub mod discovery;
 pub mod health;
 pub mod listener;
 mod name;
@@ -49,8 +50,9 @@ const SHAPES: [&Shape; 14] = [
     &upstream::UPSTREAM,
     &upstream::ENDPOINT,
 ];
-const MORE_SHAPES: [&Shape; 5] = [
+const MORE_SHAPES: &[&Shape] = &[
     &balance::BALANCE,
+    &discovery::DISCOVERY,
     &health::HEALTH,
     &tls::UPSTREAM_TLS,
     &retries::RETRIES,
@@ -61,7 +63,7 @@ const MORE_SHAPES: [&Shape; 5] = [
 pub fn keys() -> impl Iterator<Item = (&'static str, &'static [&'static str])> {
     SHAPES
         .into_iter()
-        .chain(MORE_SHAPES)
+        .chain(MORE_SHAPES.iter().copied())
         .map(|shape| (shape.what, shape.keys))
 }
 

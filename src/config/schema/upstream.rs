@@ -1,15 +1,17 @@
 //! `[upstreams.NAME]`.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::name::{check_name, endpoint};
 use super::tls::{self, ClientTls};
-use super::{balance, health, retries};
+use super::{balance, discovery, health, retries};
 use crate::config::defaults;
 use crate::config::diagnostic::{At, Context, Diagnostic};
 use crate::config::plan::Endpoint;
 use crate::config::reader::{Fields, Shape};
 use crate::config::value::{Node, Value};
+use crate::discovery::name::Families;
 use crate::net::addr::EndpointAddr;
 use crate::policy::retry;
 use crate::pool::Protocol;
@@ -30,12 +32,15 @@ pub struct Upstream {
     pub pool_max_idle: usize,
     pub retry: retry::Spec,
     pub resolve_interval: Duration,
+    pub name_servers: Vec<SocketAddr>,
+    pub address_family: Families,
 }
 
 pub const UPSTREAM: Shape = Shape {
     what: "an upstream",
     keys: &[
         "endpoints",
+        "discovery",
         "balance",
         "health",
         "protocol",
@@ -47,6 +52,8 @@ pub const UPSTREAM: Shape = Shape {
         "pool_max_idle",
         "retries",
         "resolve_interval",
+        "name_servers",
+        "address_family",
     ],
     later: &[],
 };
@@ -94,11 +101,28 @@ pub fn read(cx: &Context<'_>, name: &At<String>, node: &Node) -> Option<Upstream
             .unwrap_or(defaults::POOL_MAX_IDLE),
         retry: retries::read(&fields, connect_timeout + response_timeout),
         resolve_interval: fields.duration("resolve_interval", Duration::from_secs(1), defaults::RESOLVE_INTERVAL),
+        name_servers: discovery::name_servers(&fields),
+        address_family: discovery::address_family(&fields),
     })
 }
 
-/// A list of addresses or tables, none of them twice.
+/// Those listed and those that `discovery` names, none of them twice.
 fn endpoints(fields: &Fields<'_>) -> Vec<At<Endpoint>> {
+    let cx = fields.cx;
+    let found = fields
+        .get("discovery")
+        .map(|node| discovery::read(cx, node).unwrap_or_default());
+    let mut all = match (&found, fields.get("endpoints")) {
+        (Some(_), None) => Vec::new(),
+        _ => listed(fields),
+    };
+    all.extend(found.unwrap_or_default());
+    check_twice(cx, &all);
+    all
+}
+
+/// A list of addresses or tables.
+fn listed(fields: &Fields<'_>) -> Vec<At<Endpoint>> {
     let cx = fields.cx;
     let Some(node) = fields.require("endpoints") else {
         return Vec::new();
@@ -111,8 +135,12 @@ fn endpoints(fields: &Fields<'_>) -> Vec<At<Endpoint>> {
     if matches!(&node.value, Value::Array(all) if all.is_empty()) {
         cx.push(Diagnostic::error(list.span, "an upstream needs an endpoint").label("this list is empty"));
     }
+    list.value
+}
+
+fn check_twice(cx: &Context<'_>, endpoints: &[At<Endpoint>]) {
     let mut seen = std::collections::BTreeMap::<&EndpointAddr, _>::new();
-    for endpoint in &list.value {
+    for endpoint in endpoints {
         match seen.get(&endpoint.value.addr) {
             Some(first) => cx.push(
                 Diagnostic::error(
@@ -128,7 +156,6 @@ fn endpoints(fields: &Fields<'_>) -> Vec<At<Endpoint>> {
             }
         }
     }
-    list.value
 }
 
 fn one(cx: &Context<'_>, node: &Node) -> Option<At<Endpoint>> {

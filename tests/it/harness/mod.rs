@@ -2,6 +2,7 @@
 
 pub mod admin;
 pub mod client;
+pub mod dns;
 pub mod h2_origin;
 pub mod origin;
 pub mod proxy;

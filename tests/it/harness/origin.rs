@@ -61,14 +61,24 @@ impl Origin {
 
     /// `serve` has each connection to itself.
     pub fn raw(serve: impl Fn(&mut TcpStream, &Mutex<Vec<Seen>>) -> io::Result<()> + Send + Sync + 'static) -> Self {
-        Self::on("127.0.0.1:0".parse().unwrap(), serve)
+        Self::on(TcpListener::bind("127.0.0.1:0").unwrap(), serve)
+    }
+
+    /// Answers 200 with its address, listening there. `None`: somebody else does.
+    pub fn at(addr: &str) -> Option<Self> {
+        let listener = TcpListener::bind(addr).ok()?;
+        let name = listener.local_addr().unwrap().to_string();
+        Some(Self::on(listener, move |stream, _| {
+            let mut reader = BufReader::new(stream.try_clone()?);
+            while read(&mut reader)?.is_some() && reply(stream, 200, &name)? {}
+            Ok(())
+        }))
     }
 
     fn on(
-        addr: SocketAddr,
+        listener: TcpListener,
         serve: impl Fn(&mut TcpStream, &Mutex<Vec<Seen>>) -> io::Result<()> + Send + Sync + 'static,
     ) -> Self {
-        let listener = TcpListener::bind(addr).unwrap();
         let addr = listener.local_addr().unwrap();
         let shared = Arc::new(Shared::default());
         let (all, serve) = (shared.clone(), Arc::new(serve));

@@ -1,0 +1,201 @@
+//! Who belongs to each upstream: what is configured and what was found become endpoints, whose state stays as long
+//! as their upstream and address do.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use tokio::sync::Notify;
+
+use super::sources::Found;
+use crate::config::plan::{Plan, Upstream};
+use crate::endpoint::{Health, State};
+use crate::net::addr::{DialAddr, EndpointAddr};
+use crate::upstream::Member;
+
+/// More endpoints of one upstream are left out: whatever sources say, memory and probes stay bounded.
+const MAX_ENDPOINTS: usize = 10_000;
+
+/// The states of one upstream's endpoints.
+type States = HashMap<DialAddr, Arc<State>>;
+
+/// The endpoints of every upstream, by its name.
+#[derive(Clone)]
+pub struct Members {
+    workers: usize,
+    states: HashMap<Arc<str>, States>,
+    next: u32,
+}
+
+impl Members {
+    pub fn new(workers: usize) -> Self {
+        Self {
+            workers,
+            states: HashMap::new(),
+            next: 0,
+        }
+    }
+
+    /// Forgets upstreams that `plan` does not have.
+    pub fn keep(&mut self, plan: &Plan) {
+        self.states
+            .retain(|name, _| plan.upstreams.iter().any(|upstream| upstream.name == *name));
+    }
+
+    /// The members of `upstream`; endpoints that are no longer among them are forgotten.
+    pub fn of(&mut self, upstream: &Upstream, found: &Found) -> Vec<Member> {
+        let old = self.states.remove(&upstream.name).unwrap_or_default();
+        let mut states = States::new();
+        let mut members = Vec::new();
+        for endpoint in &upstream.endpoints {
+            let Place { addrs, sources, denied } = place(upstream, &endpoint.addr, found);
+            for addr in addrs {
+                // A name may resolve to what is listed too: one address is one endpoint.
+                if states.contains_key(&addr) || states.len() == MAX_ENDPOINTS {
+                    continue;
+                }
+                let known = old.get(&addr).filter(|state| state.configured == endpoint.addr);
+                if denied && known.is_none_or(|state| state.health() == Health::Down) {
+                    continue;
+                }
+                let state = match known {
+                    Some(state) => state.clone(),
+                    None => Arc::new(self.state(upstream, &addr, &endpoint.addr).found_by(sources.clone())),
+                };
+                states.insert(addr, state.clone());
+                members.push(Member {
+                    endpoint: state,
+                    weight: endpoint.weight,
+                    backup: endpoint.backup,
+                });
+            }
+        }
+        self.states.insert(upstream.name.clone(), states);
+        members
+    }
+
+    fn state(&mut self, upstream: &Upstream, addr: &DialAddr, configured: &EndpointAddr) -> State {
+        let health = match upstream.health {
+            Some(_) => Health::Checking,
+            None => Health::Up,
+        };
+        let id = self.next;
+        self.next += 1;
+        State::new(id, addr.clone(), configured.clone(), health, self.workers)
+    }
+}
+
+/// Where an endpoint is now.
+#[derive(Default)]
+struct Place {
+    addrs: Vec<DialAddr>,
+    /// Who has said so.
+    sources: Vec<Arc<Notify>>,
+    /// It is no longer true, they say: what is down may go.
+    denied: bool,
+}
+
+fn place(upstream: &Upstream, addr: &EndpointAddr, found: &Found) -> Place {
+    let fixed = |addr| Place {
+        addrs: vec![addr],
+        ..Place::default()
+    };
+    match addr {
+        EndpointAddr::Ip(addr) => fixed(DialAddr::Ip(*addr)),
+        EndpointAddr::Unix(path) => fixed(DialAddr::Unix(path.clone())),
+        EndpointAddr::Name { host, port } => {
+            let Some(name) = found.name(upstream, host) else {
+                return Place::default();
+            };
+            let addrs = name.answer.iter().flat_map(|answer| &answer.addrs);
+            Place {
+                addrs: addrs.map(|ip| DialAddr::Ip(SocketAddr::new(*ip, *port))).collect(),
+                sources: vec![name.doubt.clone()],
+                denied: name.answer.as_ref().is_some_and(|answer| answer.denied > 0),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn upstream(text: &str) -> Upstream {
+        let text = format!("[listeners.a]\nbind = \":0\"\n[[routes]]\nupstream = \"u\"\n[upstreams.u]\n{text}\n");
+        let loaded = crate::config::load_text("test", &text);
+        let plan = loaded.unwrap_or_else(|e| panic!("{}", e.render(false))).plan;
+        plan.upstreams[0].clone()
+    }
+
+    fn addrs(members: &[Member]) -> Vec<&str> {
+        members.iter().map(|m| &*m.endpoint.label).collect()
+    }
+
+    #[test]
+    fn names_become_all_their_addresses_each_once() {
+        let upstream = upstream(r#"endpoints = ["a.test:80", { address = "b.test:80", weight = 3 }, "10.0.0.1:80"]"#);
+        let (mut all, mut found) = (Members::new(1), Found::default());
+        assert_eq!(
+            addrs(&all.of(&upstream, &found)),
+            ["10.0.0.1:80"],
+            "unknown names are nobody"
+        );
+        found.set(&upstream, "a.test", &["10.0.0.1", "::1"], 0);
+        found.set(&upstream, "b.test", &["10.0.0.2", "10.0.0.1"], 0);
+        let members = all.of(&upstream, &found);
+        assert_eq!(addrs(&members), ["10.0.0.1:80", "[::1]:80", "10.0.0.2:80"]);
+        assert_eq!(members[2].weight, 3);
+    }
+
+    #[test]
+    fn those_that_stay_keep_their_state_and_ids_are_never_used_again() {
+        let upstream = upstream("endpoints = [\"a.test:80\"]");
+        let (mut all, mut found) = (Members::new(1), Found::default());
+        found.set(&upstream, "a.test", &["10.0.0.1", "10.0.0.2"], 0);
+        let first = all.of(&upstream, &found);
+        found.set(&upstream, "a.test", &["10.0.0.2", "10.0.0.3"], 0);
+        let second = all.of(&upstream, &found);
+        assert!(Arc::ptr_eq(&first[1].endpoint, &second[0].endpoint));
+        assert_eq!(second[1].endpoint.id, 2);
+        found.set(&upstream, "a.test", &["10.0.0.1"], 0);
+        assert_eq!(all.of(&upstream, &found)[0].endpoint.id, 3, "it was forgotten");
+    }
+
+    #[test]
+    fn a_denied_name_keeps_what_is_not_down() {
+        let upstream = upstream("endpoints = [\"a.test:80\"]\nhealth.tcp = true");
+        let (mut all, mut found) = (Members::new(1), Found::default());
+        found.set(&upstream, "a.test", &["10.0.0.1", "10.0.0.2"], 0);
+        let members = all.of(&upstream, &found);
+        members[0].endpoint.set_health(Health::Up);
+        members[1].endpoint.set_health(Health::Up);
+        found.set(&upstream, "a.test", &["10.0.0.1", "10.0.0.2"], 1);
+        assert_eq!(addrs(&all.of(&upstream, &found)).len(), 2);
+        members[1].endpoint.set_health(Health::Down);
+        found.set(&upstream, "a.test", &["10.0.0.1", "10.0.0.2"], 2);
+        assert_eq!(addrs(&all.of(&upstream, &found)), ["10.0.0.1:80"]);
+        members[0].endpoint.set_health(Health::Down);
+        found.set(&upstream, "a.test", &["10.0.0.1", "10.0.0.2"], 3);
+        assert_eq!(addrs(&all.of(&upstream, &found)).len(), 0);
+        found.set(&upstream, "a.test", &["10.0.0.1"], 0);
+        assert_eq!(
+            addrs(&all.of(&upstream, &found)),
+            ["10.0.0.1:80"],
+            "an answer brings it back"
+        );
+    }
+
+    #[test]
+    fn endpoints_are_bounded() {
+        let list: Vec<_> = (0..50).map(|i| format!("\"n{i}.test:80\"")).collect();
+        let upstream = upstream(&format!("endpoints = [{}]", list.join(",")));
+        let mut found = Found::default();
+        for i in 0..50 {
+            let addrs: Vec<_> = (0..250).map(|n| format!("10.0.{i}.{n}")).collect();
+            let addrs: Vec<_> = addrs.iter().map(String::as_str).collect();
+            found.set(&upstream, &format!("n{i}.test"), &addrs, 0);
+        }
+        assert_eq!(Members::new(1).of(&upstream, &found).len(), MAX_ENDPOINTS);
+    }
+}

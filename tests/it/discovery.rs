@@ -1,0 +1,189 @@
+//! Where endpoints come from, and that nothing which goes wrong there reaches a client.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+
+use serde_json::Value;
+
+use crate::harness::dns::{Mood, NameServer};
+use crate::harness::{Client, Origin, Proxy, eventually, get};
+
+fn config(upstream: &str) -> String {
+    format!(
+        r#"
+        [server]
+        workers = 1
+        [admin]
+        bind = "127.0.0.1:0"
+        [listeners.web]
+        bind = "127.0.0.1:0"
+        [[routes]]
+        upstream = "u"
+        [upstreams.u]
+        {upstream}
+        "#
+    )
+}
+
+fn dns(server: &NameServer, more: &str) -> String {
+    config(&format!(
+        "name_servers = \"{}\"\nresolve_interval = \"1s\"\n{more}",
+        server.addr
+    ))
+}
+
+/// The addresses of the endpoints, sorted.
+fn endpoints(proxy: &Proxy) -> Vec<String> {
+    let status = proxy.status();
+    let all = status["upstreams"][0]["endpoints"].as_array().unwrap().iter();
+    let mut all: Vec<_> = all.map(|e| e["address"].as_str().unwrap().to_owned()).collect();
+    all.sort();
+    all
+}
+
+fn source(proxy: &Proxy) -> Value {
+    proxy.status()["upstreams"][0]["sources"][0].clone()
+}
+
+/// Origins on one port: a name has an address, not a port.
+fn origins(n: u8) -> (u16, Vec<Origin>) {
+    loop {
+        let first = Origin::at("127.0.0.1:0").unwrap();
+        let port = first.addr.port();
+        let others: Option<Vec<_>> = (2..=n).map(|i| Origin::at(&format!("127.0.0.{i}:{port}"))).collect();
+        if let Some(others) = others {
+            return (port, std::iter::once(first).chain(others).collect());
+        }
+    }
+}
+
+#[test]
+fn every_address_of_a_name_is_an_endpoint_and_changes_come_without_a_reload() {
+    let (port, _origins) = origins(3);
+    let server = NameServer::start();
+    server.addresses("app.test.", &["127.0.0.1", "127.0.0.2"]);
+    let discovery = format!("discovery = {{ dns = \"app.test:{port}\" }}");
+    let proxy = Proxy::start(&dns(&server, &discovery));
+    assert_eq!(
+        endpoints(&proxy),
+        [format!("127.0.0.1:{port}"), format!("127.0.0.2:{port}")]
+    );
+    let mut client = Client::connect(proxy.addr("web"));
+    for _ in 0..4 {
+        assert_eq!(client.get("/").status, 200);
+    }
+    let kept = format!("evenkeel_endpoint_attempts_total{{upstream=\"u\",endpoint=\"127.0.0.2:{port}\"");
+    let attempts = proxy.metric(&(kept.clone() + ","));
+    assert_eq!(attempts, 2.0);
+
+    // Over TCP this time.
+    server.mood(Mood::Truncates);
+    server.addresses("app.test.", &["127.0.0.2", "127.0.0.3"]);
+    let now = [format!("127.0.0.2:{port}"), format!("127.0.0.3:{port}")];
+    eventually("the new addresses", || endpoints(&proxy) == now);
+    assert_eq!(proxy.metric(&(kept + ",")), attempts, "what stays keeps its counters");
+    assert_eq!(client.get("/").status, 200, "the same connection");
+    assert_eq!(proxy.metric("evenkeel_discovery_endpoints{upstream=\"u\"}"), 2.0);
+    assert_eq!(
+        proxy.metric("evenkeel_discovery_updates_total{upstream=\"u\",result=\"changed\"}"),
+        2.0
+    );
+    assert_eq!(proxy.metric("evenkeel_config_generation"), 1.0);
+    let source = source(&proxy);
+    assert_eq!(
+        (&source["kind"], &source["source"]),
+        (&"dns".into(), &"app.test".into())
+    );
+    assert!(
+        source["last_success"].is_string() && source["last_error"].is_null(),
+        "{source}"
+    );
+}
+
+#[test]
+fn dns_cannot_take_the_service_down() {
+    let (port, _origins) = origins(2);
+    let server = NameServer::start();
+    server.addresses("app.test.", &["127.0.0.1", "127.0.0.2"]);
+    let health = "[upstreams.u.health]\ntcp = true\ninterval = \"50ms\"";
+    let config = dns(&server, &format!("endpoints = [\"app.test:{port}\"]\n{health}"));
+    let proxy = Proxy::start(&config);
+    eventually("both are up", || proxy.metric("evenkeel_endpoint_up") == 2.0);
+
+    let over = Arc::new(AtomicBool::new(false));
+    let (web, stop) = (proxy.addr("web"), over.clone());
+    let traffic = std::thread::spawn(move || {
+        let mut answered = 0;
+        while !stop.load(Relaxed) {
+            let reply = get(web, "/");
+            assert_eq!(reply.status, 200, "{}", reply.text());
+            answered += 1;
+            std::thread::sleep(std::time::Duration::from_millis(10));
+        }
+        answered
+    });
+    for mood in [Mood::Denies, Mood::Empty, Mood::Garbage, Mood::Fails, Mood::Silent] {
+        let failed = || proxy.metric("evenkeel_discovery_updates_total{upstream=\"u\",result=\"failed\"}");
+        let before = failed();
+        server.mood(mood);
+        // Denials are believed after the third.
+        let times = if matches!(mood, Mood::Denies) { 4.0 } else { 1.0 };
+        eventually("failures", || failed() >= before + times);
+        assert_eq!(endpoints(&proxy).len(), 2, "{mood:?}");
+        assert!(source(&proxy)["last_error"]["reason"].is_string(), "{mood:?}");
+    }
+    // A reload meanwhile loses nothing either.
+    proxy.reload(&(config.clone() + "\n[listeners.more]\nbind = \"127.0.0.1:0\""));
+    assert_eq!(endpoints(&proxy).len(), 2);
+    server.mood(Mood::Honest);
+    eventually("it answers again", || source(&proxy)["last_error"].is_null());
+    over.store(true, Relaxed);
+    assert!(traffic.join().expect("no client saw an error") > 0);
+    assert_eq!(
+        proxy.metric("evenkeel_requests_total"),
+        proxy.metric("evenkeel_requests_total{listener=\"web\",route=\"route-1\",upstream=\"u\",code=\"200\"}")
+    );
+}
+
+#[test]
+fn a_name_that_does_not_resolve_stops_no_start_and_comes_later() {
+    let (port, _origins) = origins(1);
+    let server = NameServer::start();
+    let proxy = Proxy::start(&dns(&server, &format!("endpoints = [\"late.test:{port}\"]")));
+    assert_eq!(get(proxy.addr("web"), "/").status, 503);
+    server.addresses("late.test.", &["127.0.0.1"]);
+    eventually("the name resolves", || get(proxy.addr("web"), "/").status == 200);
+}
+
+#[test]
+fn a_confirmed_denial_removes_those_that_are_down() {
+    let (port, origins) = origins(2);
+    let server = NameServer::start();
+    server.addresses("app.test.", &["127.0.0.1", "127.0.0.2"]);
+    let health = "[upstreams.u.health]\ntcp = true\ninterval = \"50ms\"\nfall = 1";
+    let proxy = Proxy::start(&dns(&server, &format!("endpoints = [\"app.test:{port}\"]\n{health}")));
+    eventually("both are up", || proxy.metric("evenkeel_endpoint_up") == 2.0);
+    server.mood(Mood::Denies);
+    origins[1].kill();
+    eventually("it is gone", || endpoints(&proxy) == [format!("127.0.0.1:{port}")]);
+    assert_eq!(get(proxy.addr("web"), "/").status, 200);
+}
+
+#[test]
+fn a_failed_connection_asks_again_at_once() {
+    let (port, origins) = origins(2);
+    let server = NameServer::start();
+    server.ttl(3600);
+    server.addresses("app.test.", &["127.0.0.1"]);
+    let upstream = format!(
+        "name_servers = \"{}\"\nresolve_interval = \"1h\"\nendpoints = [\"app.test:{port}\"]",
+        server.addr
+    );
+    let proxy = Proxy::start(&config(&upstream));
+    assert_eq!(get(proxy.addr("web"), "/").status, 200);
+    // A deployment: the name has moved, its old address answers no more.
+    server.addresses("app.test.", &["127.0.0.2"]);
+    origins[0].kill();
+    eventually("the new address", || get(proxy.addr("web"), "/").status == 200);
+    assert!(server.asked() < 20, "asked {} times", server.asked());
+}
