@@ -6,6 +6,7 @@ pub mod proxy;
 pub mod h1;
 pub mod fields;
 pub mod route;
+pub mod cache;
 pub mod upstream;
 pub mod balance;
 pub mod endpoint;

@@ -9,7 +9,7 @@ const LAYERS: &[&[&str]] = &[
     &["telemetry", "fields"],
     &["net", "h1", "policy"],
     &["tls", "endpoint"],
-    &["balance", "health", "discovery", "route", "pool"],
+    &["balance", "health", "discovery", "route", "cache", "pool"],
     &["upstream"],
     &["snapshot"],
     &["proxy"],
@@ -30,6 +30,7 @@ const CONFIG_MAY_USE: &[&str] = &[
     "discovery",
     "health",
     "route",
+    "cache",
     "pool",
     "policy",
 ];

@@ -1,0 +1,443 @@
+//! Fetches under way: one for a key, however many wait for it on whichever worker, each of whom gets the bytes as they
+//! arrive and takes them at its own pace.
+//!
+//! What is to be stored is kept whole meanwhile, within the budget of the store. What is not (it grew too large) is
+//! kept until the slowest has it, and the endpoint is read no faster than that.
+
+use std::collections::{HashMap, VecDeque};
+use std::hash::BuildHasher;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+
+use bytes::Bytes;
+use foldhash::quality::RandomState;
+
+use super::entry::{Entry, Meta};
+use super::reason::Reason;
+use super::store::Budget;
+use super::vary::Vary;
+
+/// Bytes that may wait for the slowest reader of what is not stored.
+const WINDOW: u64 = 256 * 1024;
+const SHARDS: usize = 16;
+
+/// The head of a response on its way.
+#[derive(Debug)]
+pub struct Opening {
+    pub meta: Meta,
+    /// Of the body, where it is known.
+    pub length: Option<u64>,
+    /// What it was chosen by, and the key that follows from it.
+    pub vary: Vary,
+    pub key: Box<[u8]>,
+}
+
+/// Why there is no response: everybody who waited is told the same.
+#[derive(Debug, Clone)]
+pub struct Failure {
+    pub status: http::StatusCode,
+    pub detail: std::borrow::Cow<'static, str>,
+}
+
+/// What became of a fetch.
+#[derive(Debug, Clone)]
+pub enum Outcome {
+    /// The head is there, the body follows.
+    Open(Arc<Opening>),
+    /// It is stored.
+    Done(Arc<Entry>),
+    /// It is for the one who asked alone: everybody else asks for himself.
+    Released(Reason),
+    Failed(Failure),
+}
+
+/// The body broke off.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Broken;
+
+/// One fetch, as all see it.
+#[derive(Debug)]
+struct Fill {
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    outcome: Option<Outcome>,
+    chunks: VecDeque<Bytes>,
+    /// The number of the first of them.
+    first: usize,
+    /// Bytes in them, and of them those taken from the budget.
+    held: u64,
+    charged: u64,
+    end: Option<Result<(), Broken>>,
+    /// It is to be stored: everything is kept.
+    keeps: bool,
+    /// It may be: no purge has meant it.
+    storable: bool,
+    seats: Vec<Option<Place>>,
+    free: Vec<usize>,
+    pump: Option<Waker>,
+}
+
+#[derive(Debug, Default)]
+struct Place {
+    /// The number of the next chunk.
+    next: usize,
+    waker: Option<Waker>,
+}
+
+/// Fetches by their key.
+type Listed = HashMap<Box<[u8]>, Arc<Fill>>;
+
+/// All fetches others may join.
+#[derive(Debug)]
+pub struct Fills {
+    hasher: RandomState,
+    shards: [Mutex<Listed>; SHARDS],
+}
+
+/// Whoever asks for a key.
+pub enum Joined {
+    /// Is the first, and fetches it. The seat is its own.
+    Lead(Lead, Seat),
+    Follow(Seat),
+}
+
+/// The one that fetches. Dropped, it leaves nobody waiting.
+pub struct Lead {
+    fill: Arc<Fill>,
+    budget: Arc<Budget>,
+    /// Where others find it.
+    listed: Option<(Arc<Fills>, Box<[u8]>)>,
+}
+
+/// One that waits, and reads.
+pub struct Seat {
+    fill: Arc<Fill>,
+    index: usize,
+}
+
+impl Default for Fills {
+    fn default() -> Self {
+        Self {
+            hasher: RandomState::default(),
+            shards: std::array::from_fn(|_| Mutex::default()),
+        }
+    }
+}
+
+impl Fills {
+    fn shard(&self, key: &[u8]) -> MutexGuard<'_, Listed> {
+        let index = self.hasher.hash_one(key) as usize % SHARDS;
+        // The index is below the number of shards.
+        self.shards[index].lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Joins the fetch for `key`, or begins one.
+    pub fn join(self: &Arc<Self>, key: &[u8], budget: &Arc<Budget>) -> Joined {
+        let mut shard = self.shard(key);
+        if let Some(fill) = shard.get(key) {
+            return Joined::Follow(Fill::seat(fill));
+        }
+        let fill = Fill::begin();
+        let seat = Fill::seat(&fill);
+        shard.insert(key.into(), fill.clone());
+        let lead = Lead {
+            fill,
+            budget: budget.clone(),
+            listed: Some((self.clone(), key.into())),
+        };
+        Joined::Lead(lead, seat)
+    }
+
+    /// A fetch that nobody joins.
+    pub fn alone(budget: &Arc<Budget>) -> (Lead, Seat) {
+        let fill = Fill::begin();
+        let seat = Fill::seat(&fill);
+        let lead = Lead {
+            fill,
+            budget: budget.clone(),
+            listed: None,
+        };
+        (lead, seat)
+    }
+
+    /// Whether a fetch for `key` is under way.
+    pub fn is_under_way(&self, key: &[u8]) -> bool {
+        self.shard(key).contains_key(key)
+    }
+
+    /// What is under way for `key` was asked for before a purge: it is not stored, and nobody joins it any more.
+    pub fn purge(&self, key: &[u8]) {
+        if let Some(fill) = self.shard(key).remove(key) {
+            fill.lock().storable = false;
+        }
+    }
+
+    pub fn len(&self) -> usize {
+        let count = |shard: &Mutex<Listed>| shard.lock().unwrap_or_else(PoisonError::into_inner).len();
+        self.shards.iter().map(count).sum()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+impl Fill {
+    fn begin() -> Arc<Self> {
+        Arc::new(Self {
+            state: Mutex::new(State {
+                keeps: true,
+                storable: true,
+                ..State::default()
+            }),
+        })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn seat(fill: &Arc<Self>) -> Seat {
+        let index = {
+            let state = &mut *fill.lock();
+            let index = state.free.pop().unwrap_or_else(|| {
+                state.seats.push(None);
+                state.seats.len() - 1
+            });
+            state.seats[index] = Some(Place {
+                next: state.first,
+                waker: None,
+            });
+            index
+        };
+        Seat {
+            fill: fill.clone(),
+            index,
+        }
+    }
+}
+
+impl State {
+    fn wake_all(&mut self) -> Vec<Waker> {
+        self.seats
+            .iter_mut()
+            .flatten()
+            .filter_map(|place| place.waker.take())
+            .collect()
+    }
+
+    /// Lets go of what every reader has, where it is not to be stored.
+    fn trim(&mut self) {
+        if self.keeps {
+            return;
+        }
+        let slowest = self.seats.iter().flatten().map(|place| place.next).min();
+        let until = slowest.unwrap_or(self.first + self.chunks.len());
+        while self.first < until
+            && let Some(chunk) = self.chunks.pop_front()
+        {
+            self.held -= chunk.len() as u64;
+            self.first += 1;
+        }
+    }
+}
+
+impl Lead {
+    fn settle(&self, outcome: Outcome) {
+        let wakers = {
+            let state = &mut *self.fill.lock();
+            state.outcome = Some(outcome);
+            state.wake_all()
+        };
+        wakers.into_iter().for_each(Waker::wake);
+    }
+
+    /// How many wait or read.
+    pub fn watchers(&self) -> usize {
+        let state = self.fill.lock();
+        state.seats.len() - state.free.len()
+    }
+
+    /// It may be stored: no purge has meant it since.
+    pub fn is_storable(&self) -> bool {
+        self.fill.lock().storable
+    }
+
+    pub fn open(&self, opening: Arc<Opening>) {
+        self.settle(Outcome::Open(opening));
+    }
+
+    pub fn done(&mut self, entry: Arc<Entry>) {
+        self.settle(Outcome::Done(entry));
+        self.unlist();
+    }
+
+    pub fn release(&mut self, reason: Reason) {
+        // Unlisted first: those who are woken must not find it again.
+        self.unlist();
+        self.settle(Outcome::Released(reason));
+    }
+
+    pub fn fail(&mut self, failure: Failure) {
+        self.unlist();
+        self.settle(Outcome::Failed(failure));
+    }
+
+    /// Nobody joins it any more.
+    pub fn unlist(&mut self) {
+        if let Some((fills, key)) = self.listed.take() {
+            let mut shard = fills.shard(&key);
+            // A purge may have made room for another.
+            if shard.get(&key).is_some_and(|fill| Arc::ptr_eq(fill, &self.fill)) {
+                shard.remove(&key);
+            }
+        }
+    }
+
+    /// It will not be stored: what is read is let go.
+    pub fn forgo(&mut self) {
+        self.unlist();
+        let state = &mut *self.fill.lock();
+        state.keeps = false;
+        self.budget.give(std::mem::take(&mut state.charged));
+        state.trim();
+    }
+
+    /// The next part of the body. `false`: there is no room to keep it.
+    pub fn push(&self, part: &[u8]) -> bool {
+        let (fits, wakers) = {
+            let state = &mut *self.fill.lock();
+            let size = part.len() as u64;
+            let fits = !state.keeps || self.budget.take(size);
+            if fits && state.keeps {
+                state.charged += size;
+            }
+            state.held += size;
+            // Copied: a part may hold a read buffer many times its size.
+            state.chunks.push_back(Bytes::copy_from_slice(part));
+            (fits, state.wake_all())
+        };
+        wakers.into_iter().for_each(Waker::wake);
+        fits
+    }
+
+    /// Ready when more may be pushed.
+    pub fn poll_room(&self, cx: &Context<'_>) -> Poll<()> {
+        let state = &mut *self.fill.lock();
+        if state.keeps || state.held < WINDOW || state.seats.len() == state.free.len() {
+            return Poll::Ready(());
+        }
+        state.pump = Some(cx.waker().clone());
+        Poll::Pending
+    }
+
+    /// The body has ended; all of it, when it was kept.
+    pub fn end(&self) -> Option<Vec<Bytes>> {
+        let (wakers, kept) = {
+            let state = &mut *self.fill.lock();
+            state.end = Some(Ok(()));
+            let kept = (state.keeps && state.storable).then(|| state.chunks.iter().cloned().collect());
+            (state.wake_all(), kept)
+        };
+        wakers.into_iter().for_each(Waker::wake);
+        kept
+    }
+}
+
+impl Drop for Lead {
+    fn drop(&mut self) {
+        self.unlist();
+        let wakers = {
+            let state = &mut *self.fill.lock();
+            self.budget.give(std::mem::take(&mut state.charged));
+            state.outcome.get_or_insert(Outcome::Released(Reason::Cut));
+            state.end.get_or_insert(Err(Broken));
+            // Nobody comes any more: what all have read may go.
+            state.keeps = false;
+            state.trim();
+            state.wake_all()
+        };
+        wakers.into_iter().for_each(Waker::wake);
+    }
+}
+
+impl Seat {
+    /// What became of the fetch.
+    pub fn poll_outcome(&self, cx: &Context<'_>) -> Poll<Outcome> {
+        let state = &mut *self.fill.lock();
+        match &state.outcome {
+            Some(outcome) => Poll::Ready(outcome.clone()),
+            None => {
+                self.wait(state, cx);
+                Poll::Pending
+            }
+        }
+    }
+
+    /// The next part of the body.
+    pub fn poll_next(&mut self, cx: &Context<'_>) -> Poll<Option<Result<Bytes, Broken>>> {
+        let (polled, pump) = {
+            let state = &mut *self.fill.lock();
+            let next = state.seats[self.index].as_ref().map_or(0, |place| place.next);
+            match state.chunks.get(next - state.first).cloned() {
+                Some(chunk) => {
+                    if let Some(place) = &mut state.seats[self.index] {
+                        place.next += 1;
+                    }
+                    state.trim();
+                    let pump = if state.held < WINDOW { state.pump.take() } else { None };
+                    (Poll::Ready(Some(Ok(chunk))), pump)
+                }
+                None => match state.end {
+                    Some(Ok(())) => (Poll::Ready(None), None),
+                    Some(Err(broken)) => (Poll::Ready(Some(Err(broken))), None),
+                    None => {
+                        self.wait(state, cx);
+                        (Poll::Pending, None)
+                    }
+                },
+            }
+        };
+        if let Some(pump) = pump {
+            pump.wake();
+        }
+        polled
+    }
+
+    /// All has been read and nothing follows.
+    pub fn is_end(&self) -> bool {
+        let state = &*self.fill.lock();
+        let next = state.seats[self.index].as_ref().map_or(0, |place| place.next);
+        state.end == Some(Ok(())) && next - state.first >= state.chunks.len()
+    }
+
+    fn wait(&self, state: &mut State, cx: &Context<'_>) {
+        if let Some(place) = &mut state.seats[self.index] {
+            match &mut place.waker {
+                Some(waker) => waker.clone_from(cx.waker()),
+                none => *none = Some(cx.waker().clone()),
+            }
+        }
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        let pump = {
+            let state = &mut *self.fill.lock();
+            state.seats[self.index] = None;
+            state.free.push(self.index);
+            state.trim();
+            state.pump.take()
+        };
+        if let Some(pump) = pump {
+            pump.wake();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,119 @@
+//! One fetch and many who wait for it.
+
+use std::task::Waker;
+
+use super::*;
+
+fn cx() -> Context<'static> {
+    Context::from_waker(Waker::noop())
+}
+
+fn setup() -> (Arc<Fills>, Arc<Budget>) {
+    (Arc::default(), Arc::new(Budget::new(1000)))
+}
+
+fn lead(fills: &Arc<Fills>, budget: &Arc<Budget>) -> (Lead, Seat) {
+    match fills.join(b"k", budget) {
+        Joined::Lead(lead, seat) => (lead, seat),
+        Joined::Follow(_) => panic!("somebody leads already"),
+    }
+}
+
+fn follow(fills: &Arc<Fills>, budget: &Arc<Budget>) -> Seat {
+    match fills.join(b"k", budget) {
+        Joined::Follow(seat) => seat,
+        Joined::Lead(..) => panic!("nobody leads"),
+    }
+}
+
+fn next(seat: &mut Seat) -> Option<Vec<u8>> {
+    match seat.poll_next(&cx()) {
+        Poll::Ready(Some(Ok(bytes))) => Some(bytes.to_vec()),
+        _ => None,
+    }
+}
+
+#[test]
+fn everybody_gets_everything_at_his_own_pace() {
+    let (fills, budget) = setup();
+    let (lead, mut first) = lead(&fills, &budget);
+    assert!(lead.push(b"one"));
+    let mut late = follow(&fills, &budget);
+    assert_eq!(next(&mut first).unwrap(), b"one");
+    assert!(lead.push(b"two"));
+    assert_eq!(next(&mut first).unwrap(), b"two");
+    assert!(first.poll_next(&cx()).is_pending());
+    assert_eq!(lead.end().unwrap().concat(), b"onetwo");
+    drop(lead);
+    assert!(fills.is_empty() && budget.used() == 0);
+    assert_eq!(
+        (next(&mut late).unwrap(), next(&mut late).unwrap()),
+        (b"one".to_vec(), b"two".to_vec())
+    );
+    assert!(matches!(late.poll_next(&cx()), Poll::Ready(None)) && late.is_end());
+}
+
+#[test]
+fn whoever_leaves_early_leaves_nobody_waiting() {
+    let (fills, budget) = setup();
+    let (lead, _) = lead(&fills, &budget);
+    let seat = follow(&fills, &budget);
+    assert!(seat.poll_outcome(&cx()).is_pending());
+    assert_eq!(lead.watchers(), 1);
+    drop(lead);
+    assert!(matches!(
+        seat.poll_outcome(&cx()),
+        Poll::Ready(Outcome::Released(Reason::Cut))
+    ));
+    assert!(fills.is_empty());
+}
+
+#[test]
+fn a_broken_body_is_broken_for_all() {
+    let (fills, budget) = setup();
+    let (lead, mut seat) = lead(&fills, &budget);
+    lead.push(b"half");
+    drop(lead);
+    assert_eq!(next(&mut seat).unwrap(), b"half");
+    assert!(matches!(seat.poll_next(&cx()), Poll::Ready(Some(Err(Broken)))));
+    assert!(!seat.is_end());
+}
+
+#[test]
+fn what_is_not_kept_waits_for_the_slowest() {
+    let (fills, budget) = setup();
+    let (mut lead, mut fast) = lead(&fills, &budget);
+    let mut slow = follow(&fills, &budget);
+    lead.push(&[0; 900]);
+    assert!(!lead.push(&[0; 200]), "more than the budget");
+    assert_eq!(budget.used(), 900);
+    lead.forgo();
+    assert!(budget.used() == 0 && fills.is_empty());
+    assert!(lead.poll_room(&cx()).is_ready());
+    lead.push(&vec![1; WINDOW as usize]);
+    assert!(lead.poll_room(&cx()).is_pending());
+    while next(&mut fast).is_some() {}
+    assert!(lead.poll_room(&cx()).is_pending(), "the slow one has nothing yet");
+    assert_eq!(next(&mut slow).unwrap().len(), 900);
+    assert_eq!(next(&mut slow).unwrap().len(), 200);
+    assert_eq!(next(&mut slow).unwrap().len(), WINDOW as usize);
+    assert!(lead.poll_room(&cx()).is_ready());
+    lead.push(&vec![1; WINDOW as usize]);
+    drop(slow);
+    drop(fast);
+    assert!(lead.poll_room(&cx()).is_ready());
+    assert_eq!((lead.watchers(), lead.end()), (0, None));
+}
+
+#[test]
+fn a_purge_while_it_is_under_way_keeps_it_out() {
+    let (fills, budget) = setup();
+    let (mut one, seat) = lead(&fills, &budget);
+    fills.purge(b"k");
+    assert!(!one.is_storable());
+    let (two, _) = lead(&fills, &budget);
+    one.release(Reason::Purged);
+    assert_eq!(fills.len(), 1, "the second is still listed");
+    assert!(two.is_storable() && matches!(seat.poll_outcome(&cx()), Poll::Ready(Outcome::Released(_))));
+    assert_eq!(one.end(), None);
+}

@@ -1,0 +1,88 @@
+//! Why a response was or was not stored, or served: one list, told in Cache-Status (RFC 9211) and to whoever explains.
+
+/// One reason.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reason {
+    // The request keeps it out of the cache.
+    Method,
+    RequestBody,
+    RequestNoStore,
+    /// A field that makes some applications answer another resource, and that is in no key.
+    RequestOverride,
+    KeyTooLong,
+    /// What was learnt from the last answer: waiting for another would be in vain.
+    HitForMiss,
+
+    // The response may not be stored (RFC 9111 section 3).
+    NoStore,
+    Private,
+    Authorization,
+    SetCookie,
+    Status,
+    NotUnderstood,
+    NotExplicit,
+    /// Neither fresh for any time nor anything to validate it by.
+    NoLifetime,
+    VaryStar,
+    VaryTooMany,
+    HeadTooLarge,
+    TooLarge,
+    /// Bodies under way take all the room there is for them.
+    NoRoom,
+    PartUnusable,
+    Cut,
+    Purged,
+
+    // A stored one may not be used as it is (section 4).
+    Stale,
+    NoCache,
+    RequestNoCache,
+    RequestMaxAge,
+    RequestMinFresh,
+
+    // A stale one is served all the same.
+    MaxStale,
+    WhileRevalidate,
+    IfError,
+
+    OnlyIfCached,
+}
+
+impl Reason {
+    /// The token in `detail`.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Method => "method",
+            Self::RequestBody => "request-body",
+            Self::RequestNoStore => "request-no-store",
+            Self::RequestOverride => "request-override-field",
+            Self::KeyTooLong => "key-too-long",
+            Self::HitForMiss => "hit-for-miss",
+            Self::NoStore => "no-store",
+            Self::Private => "private",
+            Self::Authorization => "authorization",
+            Self::SetCookie => "set-cookie",
+            Self::Status => "status",
+            Self::NotUnderstood => "status-not-understood",
+            Self::NotExplicit => "no-explicit-freshness",
+            Self::NoLifetime => "no-lifetime",
+            Self::VaryStar => "vary-star",
+            Self::VaryTooMany => "vary-too-many",
+            Self::HeadTooLarge => "head-too-large",
+            Self::TooLarge => "too-large",
+            Self::NoRoom => "no-room",
+            Self::PartUnusable => "part-unusable",
+            Self::Cut => "cut",
+            Self::Purged => "purged",
+            Self::Stale => "stale",
+            Self::NoCache => "no-cache",
+            Self::RequestNoCache => "request-no-cache",
+            Self::RequestMaxAge => "request-max-age",
+            Self::RequestMinFresh => "request-min-fresh",
+            Self::MaxStale => "max-stale",
+            Self::WhileRevalidate => "stale-while-revalidate",
+            Self::IfError => "stale-if-error",
+            Self::OnlyIfCached => "only-if-cached",
+        }
+    }
+}
