@@ -144,6 +144,8 @@ fn upstreams(snapshot: &Snapshot) -> Vec<MetricFamily> {
     let mut active = Family::gauge(names::ENDPOINT_ACTIVE);
     let mut attempts = Family::counter(names::ENDPOINT_ATTEMPTS);
     let mut latency = Family::histogram(names::ENDPOINT_LATENCY);
+    let mut idle = Family::gauge(names::ENDPOINT_IDLE);
+    let mut replays = Family::counter(names::ENDPOINT_REPLAYS);
     let mut retries = Family::counter(names::RETRIES);
     let mut denied = Family::counter(names::RETRIES_DENIED);
     let mut unavailable = Family::counter(names::UPSTREAM_UNAVAILABLE);
@@ -160,6 +162,8 @@ fn upstreams(snapshot: &Snapshot) -> Vec<MetricFamily> {
             let labels = [name, ("endpoint", &*endpoint.label)];
             up.add(&labels, f64::from(u8::from(endpoint.health() == Health::Up)));
             active.add(&labels, f64::from(endpoint.active()));
+            idle.add(&labels, endpoint.series.sum(|s| &s.idle) as f64);
+            replays.add(&labels, endpoint.series.sum(|s| &s.replays) as f64);
             for outcome in Outcome::ALL {
                 let n = endpoint.series.sum(|s| s.outcome(outcome));
                 // What has never happened here is not told, but for what everybody asks for.
@@ -174,9 +178,19 @@ fn upstreams(snapshot: &Snapshot) -> Vec<MetricFamily> {
             }
         }
     }
-    [up, active, attempts, latency, retries, denied, unavailable]
-        .map(|f| f.0)
-        .into()
+    [
+        up,
+        active,
+        idle,
+        replays,
+        attempts,
+        latency,
+        retries,
+        denied,
+        unavailable,
+    ]
+    .map(|f| f.0)
+    .into()
 }
 
 fn discovery(operator: &Operator, snapshot: &Snapshot) -> Vec<MetricFamily> {

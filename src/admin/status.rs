@@ -8,6 +8,7 @@ use serde::Serialize;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
+use crate::base::clock::coarse_ms;
 use crate::control::Operator;
 use crate::discovery::feed::Report;
 use crate::h1::desync::Class;
@@ -127,6 +128,10 @@ struct EndpointStatus {
     weight: u16,
     backup: bool,
     active: u32,
+    /// HTTP/1 connections at rest, and how long they may be, as far as that was learned from those it closed.
+    idle: u64,
+    idle_limit_seconds: Option<f64>,
+    replays_total: u64,
     attempts: BTreeMap<&'static str, u64>,
     latency: Option<Latency>,
 }
@@ -300,6 +305,9 @@ fn upstream(upstream: &Upstream, sources: Option<&Vec<Arc<Report>>>) -> Upstream
                     weight: member.weight,
                     backup: member.backup,
                     active: endpoint.active(),
+                    idle: endpoint.series.sum(|s| &s.idle),
+                    idle_limit_seconds: endpoint.idle.limit(coarse_ms()).map(|ms| f64::from(ms) / 1e3),
+                    replays_total: endpoint.series.sum(|s| &s.replays),
                     attempts: Outcome::ALL.into_iter().map(counted).collect(),
                     latency: quantiles(&latency),
                 }

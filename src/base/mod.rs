@@ -1,5 +1,6 @@
 //! What everything else stands on: units, hashing, randomness, tasks. Knows nothing of the proxy.
 
+pub mod clock;
 pub mod hash;
 pub mod pairs;
 pub mod rng;

@@ -1,5 +1,7 @@
 //! One endpoint's live state: is it up, how busy is it, what has it done. Survives reloads by identity.
 
+pub mod idle;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU32, Ordering::Relaxed};
 
@@ -41,6 +43,8 @@ pub struct State {
     pub label: Arc<str>,
     health: AtomicU8,
     active: AtomicU32,
+    /// What it was seen to do with idle connections.
+    pub idle: idle::Learned,
     pub series: EndpointSeries,
     /// Those who know where it is: told when that seems to be no longer true.
     sources: Vec<Arc<Notify>>,
@@ -56,6 +60,7 @@ impl State {
             configured,
             health: AtomicU8::new(health as u8),
             active: AtomicU32::new(0),
+            idle: idle::Learned::default(),
             series: EndpointSeries::new(workers),
             sources: Vec::new(),
         }

@@ -4,10 +4,14 @@ use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use rustix::net::{RecvFlags, recv};
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
+
+/// What TLS adds to one small write: a record's head, its tag, and room to spare.
+const TLS_OVERHEAD: usize = 64;
 
 /// What listeners accept and endpoints are dialled with.
 #[derive(Debug)]
@@ -26,6 +30,24 @@ impl Stream {
         )
     }
 
+    /// Whether so many bytes leave as one packet, those of TLS around them included.
+    pub fn fits_in_packet(&self, bytes: usize) -> bool {
+        match self {
+            Self::Tcp(s) => socket2::SockRef::from(s)
+                .tcp_mss()
+                .is_ok_and(|most| bytes + TLS_OVERHEAD <= most as usize),
+            Self::Unix(_) => false,
+        }
+    }
+
+    /// Waits for a reset of a connection whose other side has ended in order already.
+    pub async fn is_reset(&self, within: Duration) -> bool {
+        let Self::Tcp(s) = self else { return false };
+        // What was read cannot have taken the error: the end of the stream is told first.
+        let reset = || matches!(s.take_error(), Ok(Some(_)));
+        reset() || (tokio::time::timeout(within, s.ready(Interest::ERROR)).await.is_ok() && reset())
+    }
+
     /// The file descriptor.
     pub fn as_fd(&self) -> BorrowedFd<'_> {
         match self {
@@ -38,7 +60,7 @@ impl Stream {
     pub fn reset_on_close(&self) {
         if let Self::Tcp(s) = self {
             // Best effort: without it the connection is closed in order.
-            let _ = socket2::SockRef::from(s).set_linger(Some(std::time::Duration::ZERO));
+            let _ = socket2::SockRef::from(s).set_linger(Some(Duration::ZERO));
         }
     }
 

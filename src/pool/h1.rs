@@ -23,6 +23,8 @@ const LIMITS: Limits = Limits {
     max_target: 0,
     max_headers: 256,
 };
+/// For the reset that answers what came too late: more than a packet needs there and back.
+const REFUSAL: Duration = Duration::from_millis(250);
 /// Room for one read, and once a read has filled it.
 const READ: usize = 16 * 1024;
 const BULK_READ: usize = 64 * 1024;
@@ -36,10 +38,22 @@ pub struct H1 {
     pub write: BytesMut,
     /// For whatever is waited for now: a head, the next part of a body.
     pub deadline: Deadline,
+    /// How long it may rest after the current response, by what the endpoint has said.
+    pub announced: Option<u32>,
+    sent: Sent,
     /// Something of the current response has been read.
     begun: bool,
     search: HeadSearch,
     bulk: bool,
+}
+
+/// What of the current request has been written, and what came of it.
+#[derive(Debug, Default)]
+struct Sent {
+    bytes: usize,
+    calls: u32,
+    /// The endpoint has ended its side in order.
+    closed: bool,
 }
 
 /// Why there is no response head.
@@ -69,6 +83,8 @@ impl H1 {
             read: BytesMut::new(),
             write: BytesMut::new(),
             deadline: Deadline::default(),
+            announced: None,
+            sent: Sent::default(),
             begun: false,
             search: HeadSearch::default(),
             bulk: false,
@@ -83,6 +99,8 @@ impl H1 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
             self.write.advance(n);
+            self.sent.bytes += n;
+            self.sent.calls += 1;
         }
         Pin::new(&mut self.io).poll_flush(cx)
     }
@@ -107,6 +125,7 @@ impl H1 {
             let broken = |source| HeadError::Broken { begun, source };
             match filled {
                 Poll::Ready(Ok(0)) => {
+                    self.sent.closed = true;
                     return Poll::Ready(Err(broken(io::Error::new(
                         io::ErrorKind::UnexpectedEof,
                         "closed before a response",
@@ -153,6 +172,24 @@ impl H1 {
                     return Poll::Ready(Err(ReadError::TimedOut));
                 }
             }
+        }
+    }
+
+    /// The exchange is over; how long the connection may rest, if the endpoint has said so.
+    pub fn end(&mut self) -> Option<u32> {
+        self.sent = Sent::default();
+        self.announced.take()
+    }
+
+    /// Whether the endpoint has certainly read nothing of the current request, after [`HeadError::Broken`] that was not
+    /// `begun`. It closed first, when the kernel says so: our bytes were refused by a reset that came behind the
+    /// connection's end. That is told of the first byte that came too late; all of them did when they left as one packet.
+    pub async fn is_unread(&self) -> bool {
+        let stream = self.io.stream();
+        match self.sent.calls {
+            0 => true,
+            1 if self.sent.closed && stream.fits_in_packet(self.sent.bytes) => stream.is_reset(REFUSAL).await,
+            _ => false,
         }
     }
 

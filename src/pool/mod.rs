@@ -3,17 +3,22 @@
 pub mod dial;
 pub mod h1;
 pub mod h2;
+pub mod idle;
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
+use std::sync::Arc;
 
 use http_body::Body;
 use tokio::sync::Notify;
 
+use crate::base::clock::coarse_ms;
 use crate::endpoint::State;
+use crate::telemetry::shard::WorkerId;
 pub use dial::{DialError, Dialer, Protocol};
 use h1::H1;
 use h2::{H2Lease, Shared};
+use idle::{Keep, Resting};
 
 /// A connection taken out of the pool, or just made.
 pub enum Lease<B> {
@@ -31,44 +36,30 @@ pub struct H1Lease {
 
 /// One worker's connections, indexed by endpoint id.
 pub struct Pools<B> {
+    worker: WorkerId,
     slots: RefCell<Vec<Slot<B>>>,
-    /// Seconds since the worker began: idle times need no clock call.
+    /// Seconds since the worker began.
     tick: Cell<u32>,
 }
 
 struct Slot<B> {
-    /// Last used last.
-    idle: Vec<Idle>,
+    /// Of whom the connections are, while there are any.
+    endpoint: Option<Arc<State>>,
+    idle: Resting<Rc<RefCell<H1>>>,
     shared: Vec<Shared<B>>,
     /// ALPN or the configuration said HTTP/2: new requests wait for a connection being made.
     speaks_h2: bool,
     connecting: Option<Rc<Notify>>,
 }
 
-struct Idle {
-    conn: Rc<RefCell<H1>>,
-    epoch: u64,
-    since: u32,
-    /// Seconds it may rest.
-    keep: u32,
-}
-
 impl<B> Default for Slot<B> {
     fn default() -> Self {
         Self {
-            idle: Vec::new(),
+            endpoint: None,
+            idle: Resting::default(),
             shared: Vec::new(),
             speaks_h2: false,
             connecting: None,
-        }
-    }
-}
-
-impl<B> Default for Pools<B> {
-    fn default() -> Self {
-        Self {
-            slots: RefCell::default(),
-            tick: Cell::new(0),
         }
     }
 }
@@ -79,24 +70,30 @@ where
     B::Data: Send,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    /// A connection that is ready now. `strict` asks the kernel whether an idle one is still open, for
-    /// requests that cannot be sent twice; without it, what the runtime has noticed must do.
-    pub fn take(&self, endpoint: &State, dialer: &Dialer, strict: bool) -> Option<Lease<B>> {
+    /// For worker `worker`.
+    pub fn new(worker: WorkerId) -> Self {
+        Self {
+            worker,
+            slots: RefCell::default(),
+            tick: Cell::new(0),
+        }
+    }
+
+    /// A connection that is ready now. `careful` is for requests that cannot be sent twice: only what has rested
+    /// shortly will do, and the kernel is asked whether it is still open; otherwise what the runtime has noticed is
+    /// enough.
+    pub fn take(&self, endpoint: &State, dialer: &Dialer, careful: bool) -> Option<Lease<B>> {
         let mut slots = self.slots.borrow_mut();
         let slot = slots.get_mut(endpoint.id as usize)?;
-        while let Some(idle) = slot.idle.pop() {
-            if idle.epoch != dialer.epoch() {
-                continue;
-            }
-            let mut conn = idle.conn.borrow_mut();
-            let spent = conn.io.is_spent() || (strict && conn.io.stream().is_stale());
-            drop(conn);
-            if !spent {
-                return Some(Lease::H1(H1Lease {
-                    conn: idle.conn,
-                    reused: true,
-                }));
-            }
+        let is_open = |conn: &Rc<RefCell<H1>>| {
+            let io = &mut conn.borrow_mut().io;
+            !(io.is_spent() || (careful && io.stream().is_stale()))
+        };
+        let taken = slot
+            .idle
+            .take(dialer.epoch(), coarse_ms(), careful, &endpoint.idle, is_open);
+        if let Some(conn) = taken {
+            return Some(Lease::H1(H1Lease { conn, reused: true }));
         }
         slot.shared.retain(|s| s.epoch == dialer.epoch() && !s.send.is_closed());
         let shared = slot.shared.iter_mut().find(|s| s.has_room())?;
@@ -143,26 +140,25 @@ where
     }
 
     /// Keeps a connection whose exchange has ended cleanly.
-    pub fn give_back(&self, endpoint: &State, dialer: &Dialer, conn: Rc<RefCell<H1>>) {
-        let reusable = {
+    pub fn give_back(&self, endpoint: &Arc<State>, dialer: &Dialer, conn: Rc<RefCell<H1>>) {
+        let announced = {
             let mut c = conn.borrow_mut();
             c.deadline.clear();
-            c.is_clean()
+            if !c.is_clean() {
+                return;
+            }
+            c.end()
         };
-        if !reusable || dialer.max_idle == 0 {
+        let configured = u32::try_from(dialer.idle_timeout.as_millis()).unwrap_or(u32::MAX);
+        let keep = Keep::new(configured, announced);
+        if dialer.max_idle == 0 || keep.at_most == 0 {
             return;
         }
-        let idle = Idle {
-            conn,
-            epoch: dialer.epoch(),
-            since: self.tick.get(),
-            keep: dialer.idle_timeout.as_secs().try_into().unwrap_or(u32::MAX),
-        };
         self.with_slot(endpoint, |slot| {
-            if slot.idle.len() >= dialer.max_idle {
-                slot.idle.remove(0);
+            if slot.endpoint.is_none() {
+                slot.endpoint = Some(endpoint.clone());
             }
-            slot.idle.push(idle);
+            slot.idle.put(conn, dialer.epoch(), coarse_ms(), keep, dialer.max_idle);
         });
     }
 
@@ -170,18 +166,21 @@ where
     pub fn sweep(&self) {
         let tick = self.tick.get().wrapping_add(1);
         self.tick.set(tick);
+        let now = coarse_ms();
         for slot in self.slots.borrow_mut().iter_mut() {
-            slot.idle.retain(|idle| {
-                let mut conn = idle.conn.borrow_mut();
-                let rested = tick.wrapping_sub(idle.since);
-                if rested > idle.keep || conn.io.is_spent() {
-                    return false;
+            if let Some(endpoint) = slot.endpoint.clone() {
+                slot.idle.sweep(now, &endpoint.idle, |conn, rested| {
+                    let mut conn = conn.borrow_mut();
+                    if rested >= 1_000 {
+                        conn.rest();
+                    }
+                    !conn.io.is_spent()
+                });
+                endpoint.series.local(self.worker).idle.set(slot.idle.len() as u64);
+                if slot.idle.len() == 0 {
+                    slot.endpoint = None;
                 }
-                if rested >= 2 {
-                    conn.rest();
-                }
-                true
-            });
+            }
             slot.shared.retain(|s| {
                 let idle = s.active.get() == 0 && tick.wrapping_sub(s.used) > 60;
                 !idle && !s.send.is_closed()

@@ -54,7 +54,7 @@ impl Worker {
     pub fn new(id: WorkerId, snapshot: Reader, access: access::Sender) -> Self {
         Self {
             id,
-            pools: Pools::default(),
+            pools: Pools::new(id),
             relays: relay::Shared::default(),
             snapshot,
             rng: RefCell::new(Rng::from_entropy()),

@@ -76,6 +76,14 @@ pub const ENDPOINT_LATENCY: Name = name(
     "evenkeel_endpoint_latency_seconds",
     "From an attempt's begin to the response's head (Layer 4: until connected).",
 );
+pub const ENDPOINT_IDLE: Name = name(
+    "evenkeel_endpoint_idle_connections",
+    "HTTP/1 connections to the endpoint at rest.",
+);
+pub const ENDPOINT_REPLAYS: Name = name(
+    "evenkeel_endpoint_replays_total",
+    "Requests sent again because the endpoint closed a connection at rest as it was used.",
+);
 pub const RETRIES: Name = name("evenkeel_retries_total", "Attempts beyond the first.");
 pub const RETRIES_DENIED: Name = name(
     "evenkeel_retries_denied_total",

@@ -209,6 +209,10 @@ pub struct EndpointShard {
     /// From the attempt's begin to the response's head; at Layer 4 until the connection was made. Only of attempts
     /// that came so far.
     pub latency: Histogram,
+    /// HTTP/1 connections at rest, as of the last second.
+    pub idle: LocalCounter,
+    /// Requests sent again because the endpoint closed the connection at rest that they were sent on.
+    pub replays: LocalCounter,
 }
 pub type EndpointSeries = Sharded<EndpointShard>;
 

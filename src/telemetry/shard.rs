@@ -23,6 +23,11 @@ impl LocalCounter {
         self.0.store(self.0.load(Relaxed).wrapping_add(n), Relaxed);
     }
 
+    /// Makes it a gauge: what there is now of this worker's. Only the owning worker calls this.
+    pub fn set(&self, n: u64) {
+        self.0.store(n, Relaxed);
+    }
+
     /// What has been counted so far.
     pub fn get(&self) -> u64 {
         self.0.load(Relaxed)

@@ -12,6 +12,7 @@ mod http2;
 mod lifecycle;
 mod limits;
 mod malformed;
+mod pool;
 mod probes;
 mod reload;
 mod resilience;

@@ -27,6 +27,7 @@ use crate::h1::response::ResponseHead;
 use crate::net::deadline::Deadline;
 use crate::pool::h1::{H1, HeadError};
 use crate::pool::h2::StreamPermit;
+use crate::pool::idle::announced;
 use crate::pool::{DialError, H1Lease, Lease, Protocol};
 use crate::proxy::error::{Kind, ProxyError};
 use crate::proxy::record::Record;
@@ -74,9 +75,10 @@ pub async fn attempt(
     let endpoint = active.endpoint().clone();
     // HTTP/2 knows no Upgrade: ALPN must not lead there.
     let switches = request.upgrade.is_some() && dialer.protocol == Protocol::Auto && dialer.tls.is_some();
+    let careful = !may_be_lost(request, upstream.settings.retry.buffer);
     let mut lease = match switches {
         true => None,
-        false => worker.pools.take(&endpoint, dialer, !request.repeatable),
+        false => worker.pools.take(&endpoint, dialer, careful),
     };
     let start = begun;
     let mut repeats = 0;
@@ -121,11 +123,17 @@ pub async fn attempt(
                     && e.kind == Kind::Reset
                     && may_repeat(request, e.unsent).is_ok() =>
             {
+                endpoint.series.local(worker.id).replays.add(1);
                 repeats += 1
             }
             Err(e) => return Err(e),
         }
     }
+}
+
+/// Whether the request can be sent again whatever has become of it: `kept` bytes of its body are.
+fn may_be_lost(request: &Outgoing<'_>, kept: usize) -> bool {
+    request.repeatable && (request.body.is_none() || request.length.is_some_and(|n| n <= kept as u64))
 }
 
 async fn connect(
@@ -159,7 +167,10 @@ async fn connect(
         let kind = match &e {
             DialError::Timeout(_) => Kind::ConnectTimeout,
             e if e.is_exhausted() => Kind::Exhausted,
-            DialError::Failed(_) | DialError::Tls(_) => Kind::ConnectFailed,
+            DialError::Failed(_) | DialError::Tls(_) => {
+                endpoint.idle.forget();
+                Kind::ConnectFailed
+            }
         };
         ProxyError::unsent(kind, e.to_string())
     })
@@ -308,7 +319,21 @@ async fn over_h1(
             }
         }
     })
-    .await?;
+    .await;
+    let head = match head {
+        Ok(head) => head,
+        Err(mut e) => {
+            drop(pump);
+            // Worth a look only where it decides whether the request may be sent again.
+            if e.kind == Kind::Reset
+                && !request.repeatable
+                && let Some(conn) = Rc::into_inner(conn)
+            {
+                e.unsent = conn.into_inner().is_unread().await;
+            }
+            return Err(e);
+        }
+    };
     if head.status == StatusCode::SWITCHING_PROTOCOLS {
         return Ok(Answer::Switched(Exchange {
             conn,
@@ -361,9 +386,13 @@ fn finish_h1(scope: &Scope<'_>, upstream: &Upstream, exchange: Exchange, active:
         Framing::Chunked | Framing::UntilClose => None,
         Framing::None => content_length(&head.fields),
     };
+    {
+        let mut conn = conn.borrow_mut();
+        conn.announced = head.fields.get(Known::KeepAlive).and_then(announced);
+        conn.deadline.clear();
+    }
     strip_hop_by_hop(&mut head.fields);
     let read_timeout = upstream.settings.read_timeout;
-    conn.borrow_mut().deadline.clear();
     let mut body = H1Body {
         conn,
         decoder: Decoder::new(head.framing),

@@ -9,7 +9,7 @@ use super::attempt::{Outgoing, attempt};
 use super::forward::{set_forwarding, strip_hop_by_hop};
 use super::respond;
 use super::retry::{Asked, Failed, Retry};
-use super::upload::Source;
+use super::upload::{Source, UNREAD};
 use super::{Request, Response, Scope};
 use crate::balance::{KeyParts, PickContext, Spec};
 use crate::endpoint::{Active, State};
@@ -190,10 +190,10 @@ async fn send(
     let repeatable = retry.methods.has(&method);
     strip_hop_by_hop(&mut fields);
     set_forwarding(&mut fields, scope.down, &scope.http.trusted_proxies, version);
-    let kept = if retry.max > 0 && (repeatable || upstream.dialer.may_refuse()) {
+    let kept = if repeatable || (retry.max > 0 && upstream.dialer.may_refuse()) {
         retry.buffer
     } else {
-        0
+        retry.buffer.min(UNREAD)
     };
     let body = (!body.is_empty()).then(|| Source::new(body, work.max_body, kept));
     if body.is_none() || !expect_continue {

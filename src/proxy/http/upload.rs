@@ -18,6 +18,8 @@ use crate::net::deadline::Deadline;
 use crate::pool::h1::H1;
 use crate::proxy::error::{Kind, ProxyError};
 
+/// How much of a body is kept where only a request that nobody has read may be sent again: what may leave as one packet.
+pub const UNREAD: usize = 8 * 1024;
 /// Bytes gathered before they are written to an HTTP/1 endpoint.
 const GATHER: usize = 16 * 1024;
 
