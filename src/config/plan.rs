@@ -11,9 +11,10 @@ use ipnet::IpNet;
 
 use crate::balance;
 use crate::discovery::name::Families;
+use crate::discovery::{self, Listed};
 use crate::h1::desync;
 use crate::health;
-use crate::net::addr::{BindAddr, EndpointAddr};
+use crate::net::addr::BindAddr;
 use crate::policy;
 use crate::pool::Protocol;
 use crate::route::{HostPattern, Matcher};
@@ -175,7 +176,10 @@ pub struct Respond {
 pub struct Upstream {
     pub name: Arc<str>,
     pub balance: balance::Spec,
-    pub endpoints: Vec<Endpoint>,
+    /// The fixed ones.
+    pub endpoints: Vec<Listed>,
+    /// Where more come from.
+    pub discovery: Option<discovery::Spec>,
     pub health: Option<health::Spec>,
     pub protocol: Protocol,
     pub tls: Option<tls::ClientSpec>,
@@ -196,13 +200,4 @@ pub struct Upstream {
     pub name_servers: Vec<SocketAddr>,
     /// Which addresses of host names count.
     pub address_family: Families,
-}
-
-#[derive(Debug, Clone, PartialEq)]
-pub struct Endpoint {
-    pub addr: EndpointAddr,
-    /// 1 to 256; default 1.
-    pub weight: u16,
-    /// Used only while no other endpoint is up.
-    pub backup: bool,
 }

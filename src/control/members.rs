@@ -9,12 +9,10 @@ use tokio::sync::Notify;
 
 use super::sources::Found;
 use crate::config::plan::{Plan, Upstream};
+use crate::discovery::MAX_ENDPOINTS;
 use crate::endpoint::{Health, State};
 use crate::net::addr::{DialAddr, EndpointAddr};
 use crate::upstream::Member;
-
-/// More endpoints of one upstream are left out: whatever sources say, memory and probes stay bounded.
-const MAX_ENDPOINTS: usize = 10_000;
 
 /// The states of one upstream's endpoints.
 type States = HashMap<DialAddr, Arc<State>>;
@@ -47,20 +45,32 @@ impl Members {
         let old = self.states.remove(&upstream.name).unwrap_or_default();
         let mut states = States::new();
         let mut members = Vec::new();
-        for endpoint in &upstream.endpoints {
-            let Place { addrs, sources, denied } = place(upstream, &endpoint.addr, found);
-            for addr in addrs {
+        let list = found.list(upstream);
+        let fixed = upstream.endpoints.iter().map(|endpoint| (endpoint, None));
+        let listed = list
+            .iter()
+            .flat_map(|list| list.found().iter().map(|endpoint| (endpoint, Some(*list))));
+        for (endpoint, list) in fixed.chain(listed) {
+            let mut place = place(upstream, &endpoint.addr, found);
+            if let Some(list) = list {
+                place.sources.push(list.doubt.clone());
+                place.denied |= list.is_denied();
+            }
+            for addr in place.addrs {
                 // A name may resolve to what is listed too: one address is one endpoint.
                 if states.contains_key(&addr) || states.len() == MAX_ENDPOINTS {
                     continue;
                 }
                 let known = old.get(&addr).filter(|state| state.configured == endpoint.addr);
-                if denied && known.is_none_or(|state| state.health() == Health::Down) {
+                if place.denied && known.is_none_or(|state| state.health() == Health::Down) {
                     continue;
                 }
                 let state = match known {
                     Some(state) => state.clone(),
-                    None => Arc::new(self.state(upstream, &addr, &endpoint.addr).found_by(sources.clone())),
+                    None => Arc::new(
+                        self.state(upstream, &addr, &endpoint.addr)
+                            .found_by(place.sources.clone()),
+                    ),
                 };
                 states.insert(addr, state.clone());
                 members.push(Member {
@@ -107,11 +117,14 @@ fn place(upstream: &Upstream, addr: &EndpointAddr, found: &Found) -> Place {
             let Some(name) = found.name(upstream, host) else {
                 return Place::default();
             };
-            let addrs = name.answer.iter().flat_map(|answer| &answer.addrs);
             Place {
-                addrs: addrs.map(|ip| DialAddr::Ip(SocketAddr::new(*ip, *port))).collect(),
+                addrs: name
+                    .found()
+                    .iter()
+                    .map(|ip| DialAddr::Ip(SocketAddr::new(*ip, *port)))
+                    .collect(),
                 sources: vec![name.doubt.clone()],
-                denied: name.answer.as_ref().is_some_and(|answer| answer.denied > 0),
+                denied: name.is_denied(),
             }
         }
     }
@@ -184,6 +197,26 @@ mod tests {
             ["10.0.0.1:80"],
             "an answer brings it back"
         );
+    }
+
+    #[test]
+    fn what_is_found_stands_beside_what_is_fixed() {
+        let upstream = upstream(
+            "discovery = { srv = \"_x._tcp.test\" }\nendpoints = [{ address = \"10.0.0.1:80\", weight = 9 }]\n\
+             health.tcp = true",
+        );
+        let (mut all, mut found) = (Members::new(1), Found::default());
+        assert_eq!(addrs(&all.of(&upstream, &found)), ["10.0.0.1:80"]);
+        found.set_list(&upstream, &["10.0.0.1:80", "10.0.0.2:80", "a.test:80"], 0);
+        found.set(&upstream, "a.test", &["10.0.0.3"], 0);
+        let members = all.of(&upstream, &found);
+        assert_eq!(addrs(&members), ["10.0.0.1:80", "10.0.0.2:80", "10.0.0.3:80"]);
+        assert_eq!(members[0].weight, 9, "the configuration wins");
+        members
+            .iter()
+            .for_each(|member| member.endpoint.set_health(Health::Down));
+        found.set_list(&upstream, &["10.0.0.1:80", "10.0.0.2:80", "a.test:80"], 1);
+        assert_eq!(addrs(&all.of(&upstream, &found)), ["10.0.0.1:80"]);
     }
 
     #[test]

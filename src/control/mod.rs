@@ -331,7 +331,7 @@ impl Process {
     /// Sources have news: their upstreams get other endpoints.
     fn follow(&mut self) {
         let snapshot = self.current.get();
-        let changed = self.world.follow(&self.plan, self.sources.found());
+        let changed = self.world.follow(&self.plan, self.sources.follow(&self.plan));
         if changed.is_empty() {
             return;
         }

@@ -9,7 +9,8 @@ use hickory_resolver::config::{ConnectionConfig, NameServerConfig, ResolveHosts,
 use hickory_resolver::lookup::Lookup;
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use hickory_resolver::net::{DnsError, NetError};
-use hickory_resolver::proto::rr::{Name, RecordType};
+use hickory_resolver::proto::rr::rdata::SRV;
+use hickory_resolver::proto::rr::{Name, RData, RecordType};
 use hickory_resolver::system_conf::parse_resolv_conf;
 use tokio::sync::Mutex;
 use tokio::time::timeout;
@@ -20,6 +21,8 @@ const DEADLINE: Duration = Duration::from_secs(5);
 const MAX_TRY: Duration = Duration::from_secs(2);
 /// More addresses of one name are ignored.
 const MAX_ADDRS: usize = 256;
+/// And more services: a message holds a few thousand at most.
+const MAX_SERVICES: usize = 4096;
 /// What the hosts file says holds until it is read again.
 const HOSTS_TTL: Duration = Duration::from_secs(24 * 60 * 60);
 
@@ -152,6 +155,19 @@ impl Resolver {
         }
     }
 
+    /// The SRV records of `name`, within 5 s. None is an error.
+    pub async fn services(&self, name: &str) -> Result<(Vec<SRV>, Duration), Failure> {
+        let work = async {
+            let name = Name::from_ascii(name).map_err(|e| e.to_string())?;
+            let answer = self.resolver().await?.lookup(name, RecordType::SRV).await;
+            services(answer)
+        };
+        match timeout(DEADLINE, work).await {
+            Ok(result) => result,
+            Err(_) => Err(format!("no answer within {DEADLINE:?}").into()),
+        }
+    }
+
     async fn resolver(&self) -> Result<TokioResolver, String> {
         match &self.servers {
             Servers::Fixed(resolver) => resolver.clone(),
@@ -232,10 +248,27 @@ fn combine(v4: Result<Lookup, NetError>, v6: Result<Lookup, NetError>) -> Result
     })
 }
 
+fn services(answer: Result<Lookup, NetError>) -> Result<(Vec<SRV>, Duration), Failure> {
+    let answer = answer.map_err(|e| Failure {
+        reason: reason(&e),
+        denied: e.is_no_records_found(),
+    })?;
+    let records = answer.answers().iter();
+    let services: Vec<_> = records
+        .filter_map(|record| match &record.data {
+            RData::SRV(srv) => Some(srv.clone()),
+            _ => None,
+        })
+        .take(MAX_SERVICES)
+        .collect();
+    let ttl = answer.answers().iter().map(|record| record.ttl).min().unwrap_or(0);
+    Ok((services, Duration::from_secs(ttl.into())))
+}
+
 fn reason(error: &NetError) -> String {
     match error {
         _ if error.is_nx_domain() => "no such name".into(),
-        _ if error.is_no_records_found() => "the name has no address".into(),
+        _ if error.is_no_records_found() => "the name has no such records".into(),
         NetError::Timeout => "the name servers do not answer".into(),
         NetError::Dns(DnsError::ResponseCode(code)) => format!("the name server says: {code}"),
         _ => error.to_string(),
@@ -254,7 +287,7 @@ fn tidy(addrs: impl Iterator<Item = IpAddr>) -> Vec<IpAddr> {
 #[cfg(test)]
 mod tests {
     use hickory_resolver::proto::op::{Message, OpCode, ResponseCode};
-    use hickory_resolver::proto::rr::{RData, Record};
+    use hickory_resolver::proto::rr::Record;
     use tokio::net::UdpSocket;
 
     use super::*;
@@ -333,7 +366,7 @@ mod tests {
         let resolver = Resolver::with_name_servers(&[name_server().await], NOWHERE.into());
         for (name, expected, denied) in [
             ("none.example", "no such name", true),
-            ("empty.example", "the name has no address", true),
+            ("empty.example", "the name has no such records", true),
             ("broken.example", "the name server says: Server Failure", false),
         ] {
             let reason = expected.to_owned();

@@ -187,3 +187,96 @@ fn a_failed_connection_asks_again_at_once() {
     eventually("the new address", || get(proxy.addr("web"), "/").status == 200);
     assert!(server.asked() < 20, "asked {} times", server.asked());
 }
+
+#[test]
+fn srv_records_say_port_weight_and_priority() {
+    let origins = ["a", "b", "c"].map(Origin::named);
+    let [a, b, c] = origins.each_ref().map(|origin| origin.addr.port());
+    let server = NameServer::start();
+    for (name, addr) in [
+        ("a.test.", "127.0.0.1"),
+        ("b.test.", "127.0.0.1"),
+        ("c.test.", "127.0.0.1"),
+    ] {
+        server.addresses(name, &[addr]);
+    }
+    server.services(
+        "_http._tcp.test.",
+        &[(10, 3, a, "a.test."), (10, 1, b, "b.test."), (20, 1, c, "c.test.")],
+    );
+    let proxy = Proxy::start(&dns(&server, "discovery = { srv = \"_http._tcp.test\" }"));
+    let mut client = Client::connect(proxy.addr("web"));
+    let mut bodies: Vec<_> = (0..8).map(|_| client.get("/").text()).collect();
+    bodies.sort();
+    assert_eq!(bodies.concat(), "aaaaaabb");
+    server.services("_http._tcp.test.", &[(20, 1, c, "c.test.")]);
+    eventually("the last one serves", || client.get("/").text() == "c");
+    // A denied service and names that fail leave it where it is.
+    server.mood(Mood::Denies);
+    eventually("failures", || source(&proxy)["updates"]["failed"].as_u64() >= Some(4));
+    assert_eq!(client.get("/").text(), "c");
+    assert_eq!(source(&proxy)["kind"], "srv");
+}
+
+#[test]
+fn a_watched_file_is_followed_and_a_broken_one_changes_nothing() {
+    let origins = ["a", "b"].map(Origin::named);
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("endpoints.json");
+    let swap = |text: String| {
+        let new = path.with_extension("new");
+        std::fs::write(&new, text).unwrap();
+        std::fs::rename(&new, &path).unwrap();
+    };
+    swap(format!("[\"{}\"]", origins[0].addr));
+    let settings = config("discovery = { file = \"endpoints.json\" }");
+    let proxy = Proxy::start_in(dir, &settings);
+    let mut client = Client::connect(proxy.addr("web"));
+    assert_eq!(client.get("/").text(), "a");
+
+    swap("[\"10.0.0.1\"]".to_owned());
+    eventually("it is told", || !source(&proxy)["last_error"].is_null());
+    let reason = source(&proxy)["last_error"]["reason"].as_str().unwrap().to_owned();
+    assert!(reason.contains("endpoint 1: `10.0.0.1` has no port"), "{reason}");
+    proxy.wait("why", |line| line["reason"] == reason.as_str());
+    assert_eq!(
+        proxy.metric("evenkeel_discovery_updates_total{upstream=\"u\",result=\"failed\"}"),
+        1.0
+    );
+    assert_eq!(client.get("/").text(), "a");
+    std::fs::remove_file(&path).unwrap();
+    eventually("it is missed", || {
+        source(&proxy)["last_error"]["reason"] == "there is no such file"
+    });
+    proxy.reload(&(settings + "\nretries = 2"));
+    assert_eq!(client.get("/").text(), "a", "a reload keeps what was found");
+
+    swap(format!(
+        "{{\"endpoints\": [{{\"address\": \"{}\", \"weight\": 2}}]}}",
+        origins[1].addr
+    ));
+    eventually("the new one serves", || client.get("/").text() == "b");
+    assert!(source(&proxy)["last_error"].is_null());
+    swap("[]".to_owned());
+    eventually("nobody, in so many words", || client.get("/").status == 503);
+}
+
+#[test]
+fn a_reload_to_another_source_has_no_gap() {
+    let origin = Origin::named("a");
+    let server = NameServer::start();
+    server.addresses("a.test.", &["127.0.0.1"]);
+    server.services("_http._tcp.test.", &[(1, 1, origin.addr.port(), "a.test.")]);
+    let srv = dns(&server, "discovery = { srv = \"_http._tcp.test\" }");
+    let proxy = Proxy::start(&srv);
+    let mut client = Client::connect(proxy.addr("web"));
+    assert_eq!(client.get("/").text(), "a");
+    // There is no such file: what the other source found is used until there is.
+    proxy.reload(&dns(&server, "discovery = { file = \"none.json\" }"));
+    assert_eq!(client.get("/").text(), "a");
+    assert_eq!(source(&proxy)["kind"], "file");
+    proxy.reload_rejected(&dns(&server, "discovery = { file = \"none.txt\" }"));
+    proxy.reload(&srv);
+    eventually("the first source again", || source(&proxy)["kind"] == "srv");
+    assert_eq!(client.get("/").text(), "a");
+}

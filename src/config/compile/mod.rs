@@ -218,6 +218,7 @@ fn compile_upstream(cx: &Context<'_>, upstream: &schema::upstream::Upstream) -> 
             .iter()
             .map(|endpoint| endpoint.value.clone())
             .collect(),
+        discovery: upstream.discovery.clone(),
         health: upstream.health.as_ref().map(|health| health.value.clone()),
         protocol: upstream.protocol,
         tls,

@@ -5,28 +5,90 @@ use std::net::SocketAddr;
 use super::name::endpoint;
 use crate::config::defaults;
 use crate::config::diagnostic::{At, Context, Diagnostic};
-use crate::config::plan::Endpoint;
-use crate::config::reader::{Fields, Shape, parsed};
+use crate::config::reader::{Fields, Shape, listed, parsed};
 use crate::config::value::Node;
 use crate::discovery::name::Families;
+use crate::discovery::{self, Listed, Spec};
 use crate::net::addr::EndpointAddr;
 
 pub const DISCOVERY: Shape = Shape {
     what: "`discovery`",
-    keys: &["dns"],
-    later: &["srv", "file", "consul", "kubernetes"],
+    keys: &["dns", "srv", "file"],
+    later: &["consul", "kubernetes"],
 };
+const KINDS: [&str; 5] = ["dns", "srv", "file", "consul", "kubernetes"];
 
-/// The endpoints that `discovery` names.
-pub fn read(cx: &Context<'_>, node: &Node) -> Option<Vec<At<Endpoint>>> {
+/// What `discovery` says.
+pub enum Discovery {
+    /// Endpoints, as if they stood in `endpoints`.
+    Names(Vec<At<Listed>>),
+    /// Where to find a list of them.
+    List(Spec),
+}
+
+pub fn read(cx: &Context<'_>, node: &Node) -> Option<Discovery> {
     let fields = Fields::of(cx, node, &DISCOVERY)?;
-    fields.require("dns")?;
-    let names = fields.one_or_many("dns", |node| dns(cx, node))?;
-    Some(names.value)
+    let before = cx.errors();
+    match fields.present(&KINDS).as_slice() {
+        // What stands there instead was said to be unknown.
+        [] if cx.errors() > before => None,
+        [] => {
+            let error = Diagnostic::error(fields.span, "this discovery asks nobody");
+            cx.push(error.label(format!("expected {}", listed(DISCOVERY.keys, "or"))));
+            None
+        }
+        [kind] => match kind.value.as_str() {
+            "dns" => {
+                let names = fields.one_or_many("dns", |node| dns(cx, node))?;
+                Some(Discovery::Names(names.value))
+            }
+            "srv" => {
+                let expected = "expected the name of a service such as \"_http._tcp.app.internal\"";
+                let name = fields.parsed("srv", expected, service)?;
+                Some(Discovery::List(Spec::Srv(name.value)))
+            }
+            "file" => file(&fields).map(Discovery::List),
+            // Reported as not in this version.
+            _ => None,
+        },
+        [first, second, ..] => {
+            let message = format!("{} exclude each other", listed([&first.value, &second.value], "and"));
+            let error = Diagnostic::error(second.span, message).related(first.span, "already said here");
+            cx.push(error.help("an upstream has one source; two upstreams can share a route by `split`"));
+            None
+        }
+    }
+}
+
+fn service(text: &str) -> Result<String, String> {
+    if text.contains(':') {
+        return Err(format!("`{text}`: SRV records say the port themselves"));
+    }
+    let is_label = |label: &str| {
+        (1..=63).contains(&label.len()) && label.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b))
+    };
+    let name = text.strip_suffix('.').unwrap_or(text);
+    match name.len() <= 253 && name.split('.').all(is_label) {
+        true => Ok(text.to_ascii_lowercase()),
+        false => Err(format!("`{text}` is not a name")),
+    }
+}
+
+/// It may come later: only its name is looked at.
+fn file(fields: &Fields<'_>) -> Option<Spec> {
+    let cx = fields.cx;
+    let found = fields.text("file")?;
+    let path = cx.resolve(found.value, found.span);
+    if !discovery::file::is_readable(&path) {
+        let message = format!("`{}`: the name does not say what is in it", found.value);
+        cx.push(Diagnostic::error(found.span, message).label("expected a name that ends with `.json` or `.toml`"));
+        return None;
+    }
+    Some(Spec::File(path))
 }
 
 /// A host name with a port.
-fn dns(cx: &Context<'_>, node: &Node) -> Option<At<Endpoint>> {
+fn dns(cx: &Context<'_>, node: &Node) -> Option<At<Listed>> {
     let addr = endpoint(cx, node)?;
     if !matches!(addr.value, EndpointAddr::Name { .. }) {
         let message = format!("`{}` is no name that DNS could be asked for", addr.value);
@@ -36,11 +98,7 @@ fn dns(cx: &Context<'_>, node: &Node) -> Option<At<Endpoint>> {
     }
     Some(At {
         span: addr.span,
-        value: Endpoint {
-            addr: addr.value,
-            weight: defaults::WEIGHT,
-            backup: false,
-        },
+        value: Listed::at(addr.value),
     })
 }
 

@@ -3,15 +3,16 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use super::discovery::{self, Discovery};
 use super::name::{check_name, endpoint};
 use super::tls::{self, ClientTls};
-use super::{balance, discovery, health, retries};
+use super::{balance, health, retries};
 use crate::config::defaults;
 use crate::config::diagnostic::{At, Context, Diagnostic};
-use crate::config::plan::Endpoint;
 use crate::config::reader::{Fields, Shape};
 use crate::config::value::{Node, Value};
 use crate::discovery::name::Families;
+use crate::discovery::{Listed, Spec};
 use crate::net::addr::EndpointAddr;
 use crate::policy::retry;
 use crate::pool::Protocol;
@@ -20,7 +21,8 @@ use crate::pool::Protocol;
 pub struct Upstream {
     pub name: At<String>,
     pub balance: At<crate::balance::Spec>,
-    pub endpoints: Vec<At<Endpoint>>,
+    pub endpoints: Vec<At<Listed>>,
+    pub discovery: Option<Spec>,
     /// With the place of what is asked.
     pub health: Option<At<crate::health::Spec>>,
     pub protocol: Protocol,
@@ -77,6 +79,7 @@ pub fn read(cx: &Context<'_>, name: &At<String>, node: &Node) -> Option<Upstream
         ("http1", Protocol::Http1),
         ("h2", Protocol::H2),
     ];
+    let (endpoints, discovery) = endpoints(&fields);
     Some(Upstream {
         name: name.clone(),
         balance: fields
@@ -86,7 +89,8 @@ pub fn read(cx: &Context<'_>, name: &At<String>, node: &Node) -> Option<Upstream
                 value: crate::balance::Spec::RoundRobin,
                 span: fields.span,
             }),
-        endpoints: endpoints(&fields),
+        endpoints,
+        discovery,
         health: fields.get("health").and_then(|node| health::read(cx, node)),
         protocol: fields
             .word("protocol", &protocols, &[])
@@ -106,23 +110,28 @@ pub fn read(cx: &Context<'_>, name: &At<String>, node: &Node) -> Option<Upstream
     })
 }
 
-/// Those listed and those that `discovery` names, none of them twice.
-fn endpoints(fields: &Fields<'_>) -> Vec<At<Endpoint>> {
+/// Those listed and those that `discovery` names, none of them twice; and where more come from.
+fn endpoints(fields: &Fields<'_>) -> (Vec<At<Listed>>, Option<Spec>) {
     let cx = fields.cx;
-    let found = fields
-        .get("discovery")
-        .map(|node| discovery::read(cx, node).unwrap_or_default());
+    let found = fields.get("discovery").map(|node| discovery::read(cx, node));
     let mut all = match (&found, fields.get("endpoints")) {
         (Some(_), None) => Vec::new(),
         _ => listed(fields),
     };
-    all.extend(found.unwrap_or_default());
+    let spec = match found.flatten() {
+        Some(Discovery::Names(names)) => {
+            all.extend(names);
+            None
+        }
+        Some(Discovery::List(spec)) => Some(spec),
+        None => None,
+    };
     check_twice(cx, &all);
-    all
+    (all, spec)
 }
 
 /// A list of addresses or tables.
-fn listed(fields: &Fields<'_>) -> Vec<At<Endpoint>> {
+fn listed(fields: &Fields<'_>) -> Vec<At<Listed>> {
     let cx = fields.cx;
     let Some(node) = fields.require("endpoints") else {
         return Vec::new();
@@ -138,7 +147,7 @@ fn listed(fields: &Fields<'_>) -> Vec<At<Endpoint>> {
     list.value
 }
 
-fn check_twice(cx: &Context<'_>, endpoints: &[At<Endpoint>]) {
+fn check_twice(cx: &Context<'_>, endpoints: &[At<Listed>]) {
     let mut seen = std::collections::BTreeMap::<&EndpointAddr, _>::new();
     for endpoint in endpoints {
         match seen.get(&endpoint.value.addr) {
@@ -158,16 +167,12 @@ fn check_twice(cx: &Context<'_>, endpoints: &[At<Endpoint>]) {
     }
 }
 
-fn one(cx: &Context<'_>, node: &Node) -> Option<At<Endpoint>> {
+fn one(cx: &Context<'_>, node: &Node) -> Option<At<Listed>> {
     let Value::Table(table) = &node.value else {
         let addr = endpoint(cx, node)?;
         return Some(At {
             span: addr.span,
-            value: Endpoint {
-                addr: addr.value,
-                weight: defaults::WEIGHT,
-                backup: false,
-            },
+            value: Listed::at(addr.value),
         });
     };
     let fields = Fields::new(cx, table, node.span, &ENDPOINT);
@@ -177,7 +182,7 @@ fn one(cx: &Context<'_>, node: &Node) -> Option<At<Endpoint>> {
     let addr = addr?;
     Some(At {
         span: addr.span,
-        value: Endpoint {
+        value: Listed {
             addr: addr.value,
             weight,
             backup,

@@ -6,7 +6,8 @@ use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::sync::{Arc, Mutex};
 
 use hickory_resolver::proto::op::{Message, OpCode, ResponseCode};
-use hickory_resolver::proto::rr::{RData, Record};
+use hickory_resolver::proto::rr::rdata::SRV;
+use hickory_resolver::proto::rr::{Name, RData, Record};
 
 /// What it does with every question.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -137,6 +138,18 @@ impl NameServer {
             .unwrap()
             .zone
             .insert(name.to_owned(), addrs.collect());
+    }
+
+    /// The SRV records of `name`: priority, weight, port, target.
+    pub fn services(&self, name: &str, records: &[(u16, u16, u16, &str)]) {
+        let records = records.iter().map(|(priority, weight, port, target)| {
+            RData::SRV(SRV::new(*priority, *weight, *port, Name::from_ascii(target).unwrap()))
+        });
+        self.shared
+            .lock()
+            .unwrap()
+            .zone
+            .insert(name.to_owned(), records.collect());
     }
 }
 
