@@ -208,6 +208,7 @@ fn the_reference_has_every_key() {
             "an endpoint" => "upstreams.*.endpoints.*",
             "`balance`" => "upstreams.*.balance",
             "`discovery`" => "upstreams.*.discovery",
+            "`kubernetes`" => "upstreams.*.discovery.kubernetes",
             "`health`" => "upstreams.*.health",
             "an upstream's `tls`" => "upstreams.*.tls",
             "`retries`" => "upstreams.*.retries",

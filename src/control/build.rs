@@ -323,7 +323,7 @@ fn dialer_fingerprint(plan: &plan::Upstream) -> u64 {
 }
 
 /// The contents of the files TLS is made of: they may change under the same names.
-fn files(tls: &ClientSpec) -> Vec<u64> {
+pub fn files(tls: &ClientSpec) -> Vec<u64> {
     let certificate = tls.client_certificate.iter().flat_map(|c| [&c.cert_path, &c.key_path]);
     let content = |path: &Path| std::fs::read(path).map_or(0, |bytes| hash::stable(&bytes));
     tls.ca_path

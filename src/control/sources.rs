@@ -9,11 +9,12 @@ use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout_at};
 
+use super::build::files;
 use crate::config::plan::{Plan, Upstream};
 use crate::discovery::dns::Resolver;
 use crate::discovery::feed::{Feed, Report};
 use crate::discovery::name::{self, Question};
-use crate::discovery::{self, Answer, Listed};
+use crate::discovery::{self, Answer, Listed, Spec};
 use crate::net::addr::EndpointAddr;
 
 /// How long a start or a reload waits for first answers. What comes later comes in while it serves.
@@ -253,10 +254,12 @@ impl Sources {
 
 fn list_settings(upstream: &Upstream) -> Option<String> {
     let spec = upstream.discovery.as_ref()?;
-    Some(format!(
-        "{spec:?} {:?} {:?}",
-        upstream.resolve_interval, upstream.name_servers
-    ))
+    let files = match spec {
+        Spec::Consul(consul) => consul.tls.as_ref().map(files),
+        _ => None,
+    };
+    let (interval, servers) = (upstream.resolve_interval, &upstream.name_servers);
+    Some(format!("{spec:?} {files:?} {interval:?} {servers:?}"))
 }
 
 fn name_settings(longest: Duration) -> String {

@@ -3,9 +3,12 @@
 //! A source is a task that tells its [`feed`] what it finds. What it found last stays until it finds something
 //! else: no failure of a source takes an endpoint away.
 
+pub mod api;
+pub mod consul;
 pub mod dns;
 pub mod feed;
 pub mod file;
+pub mod kubernetes;
 pub mod name;
 mod repeat;
 pub mod srv;
@@ -50,11 +53,13 @@ impl Listed {
 }
 
 /// Endpoints that are found as a whole list.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub enum Spec {
     /// The name of SRV records.
     Srv(String),
     File(PathBuf),
+    Consul(consul::Spec),
+    Kubernetes(kubernetes::Spec),
 }
 
 /// What a source has found.
@@ -90,6 +95,8 @@ pub fn watch(spec: &Spec, start: Start) -> Feed<Answer<Listed>> {
     match spec {
         Spec::Srv(name) => srv::watch(name, start),
         Spec::File(path) => file::watch(path, start),
+        Spec::Consul(spec) => consul::watch(spec, start),
+        Spec::Kubernetes(spec) => kubernetes::watch(spec, start),
     }
 }
 

@@ -5,7 +5,9 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use serde_json::Value;
 
+use crate::harness::consul::{Consul, Instance};
 use crate::harness::dns::{Mood, NameServer};
+use crate::harness::kubernetes::Kubernetes;
 use crate::harness::{Client, Origin, Proxy, eventually, get};
 
 fn config(upstream: &str) -> String {
@@ -279,4 +281,145 @@ fn a_reload_to_another_source_has_no_gap() {
     proxy.reload(&srv);
     eventually("the first source again", || source(&proxy)["kind"] == "srv");
     assert_eq!(client.get("/").text(), "a");
+}
+
+fn instance(origin: &Origin, status: &'static str, tags: &'static [&'static str]) -> Instance {
+    Instance {
+        addr: origin.addr,
+        status,
+        tags,
+    }
+}
+
+#[test]
+fn consul_is_followed_by_blocking_queries() {
+    let origins = ["a", "b", "c"].map(Origin::named);
+    let [a, b, c] = &origins;
+    let consul = Consul::start("secret");
+    let v2 = &["v2"][..];
+    consul.register(&[
+        instance(a, "passing", v2),
+        instance(b, "warning", v2),
+        instance(c, "passing", &[]),
+    ]);
+    let discovery = format!(
+        "discovery = {{ consul = \"{}\", service = \"web\", tag = \"v2\", datacenter = \"dc1\", token = \"secret\" }}",
+        consul.url()
+    );
+    let proxy = Proxy::start(&config(&discovery));
+    let mut client = Client::connect(proxy.addr("web"));
+    assert_eq!([client.get("/").text(), client.get("/").text()].concat(), "aa");
+    eventually("it waits for news", || {
+        consul.asked().last().unwrap().contains("&index=11&wait=55s")
+    });
+    assert!(
+        consul.asked()[0].contains("passing=1&tag=v2&dc=dc1"),
+        "{:?}",
+        consul.asked()
+    );
+    consul.register(&[instance(b, "passing", v2)]);
+    eventually("the change has come", || client.get("/").text() == "b");
+
+    consul.break_with(500, "No cluster leader");
+    eventually("it is told", || {
+        source(&proxy)["last_error"]["reason"] == "status 500: No cluster leader"
+    });
+    consul.break_with(200, "[{\"Node\": 7");
+    eventually("garbage", || {
+        let reason = source(&proxy)["last_error"]["reason"].clone();
+        reason.as_str().is_some_and(|reason| reason.contains("X-Consul-Index"))
+    });
+    assert_eq!(client.get("/").text(), "b", "the last good list is kept");
+    consul.register(&[instance(a, "passing", v2)]);
+    eventually("it answers again", || client.get("/").text() == "a");
+    // Consul begins anew: its index goes backwards.
+    consul.restart(&[instance(b, "passing", v2)]);
+    eventually("its new state", || client.get("/").text() == "b");
+    consul.register(&[instance(c, "passing", v2)]);
+    eventually("and the next one", || client.get("/").text() == "c");
+    assert!(source(&proxy)["last_error"].is_null());
+    consul.register(&[]);
+    eventually("nobody passes", || client.get("/").status == 503);
+}
+
+#[test]
+fn consul_that_refuses_the_token_stops_no_start() {
+    let origin = Origin::named("a");
+    let consul = Consul::start("secret");
+    consul.register(&[instance(&origin, "warning", &[])]);
+    let discovery = |token: &str| {
+        format!(
+            "discovery = {{ consul = \"{}\", service = \"web\", only_passing = false, token = \"{token}\" }}",
+            consul.url()
+        )
+    };
+    let proxy = Proxy::start(&config(&discovery("wrong")));
+    assert_eq!(get(proxy.addr("web"), "/").status, 503);
+    let reason = source(&proxy)["last_error"]["reason"].as_str().unwrap().to_owned();
+    assert!(reason.starts_with("status 403: Permission denied"), "{reason}");
+    proxy.reload(&config(&discovery("secret")));
+    assert_eq!(
+        get(proxy.addr("web"), "/").text(),
+        "a",
+        "a reload waits for the first answer"
+    );
+}
+
+#[test]
+fn kubernetes_is_listed_and_watched() {
+    let (port, _origins) = origins(4);
+    let at = |n: u8| std::net::SocketAddr::from(([127, 0, 0, n], port));
+    let ready = serde_json::json!({"ready": true, "serving": true, "terminating": false});
+    let draining = serde_json::json!({"ready": false, "serving": true, "terminating": true});
+    let api = Kubernetes::start("first");
+    api.put("web-a", &[(at(1), ready.clone()), (at(2), draining.clone())]);
+    api.put("web-b", &[(at(3), serde_json::json!({}))]);
+    let dir = tempfile::tempdir().unwrap();
+    let files = dir.path().to_owned();
+    std::fs::write(files.join("ca.crt"), &api.identity.cert).unwrap();
+    std::fs::write(files.join("token"), "first\n").unwrap();
+    let settings = config(&format!(
+        "discovery = {{ kubernetes = {{ namespace = \"shop\", service = \"web\", port = \"http\", api = \"{}\", \
+         token_file = \"token\", ca_file = \"ca.crt\" }} }}",
+        api.url()
+    ));
+    let proxy = Proxy::start_in(dir, &settings);
+    let are = |list: &[u8]| {
+        let expected: Vec<_> = list.iter().map(|n| at(*n).to_string()).collect();
+        endpoints(&proxy) == expected
+    };
+    assert!(are(&[1, 3]), "{:?}", endpoints(&proxy));
+    assert_eq!(get(proxy.addr("web"), "/").status, 200);
+    assert_eq!(api.begun().0, 2, "a list of two pages");
+
+    eventually("a watch", || api.begun().1 == 1);
+    api.put("web-b", &[(at(3), draining.clone()), (at(4), ready.clone())]);
+    eventually("the change", || are(&[1, 4]));
+    api.delete("web-a");
+    eventually("the end of a slice", || are(&[4]));
+    api.put("web-b", &[(at(3), draining.clone()), (at(4), draining)]);
+    eventually("those that drain are better than none", || are(&[3, 4]));
+
+    // A watch that ends is taken up where it was, and the list is not asked for again.
+    api.bookmark();
+    api.cut();
+    eventually("the next watch", || api.begun().1 == 2);
+    assert_eq!(api.begun().0, 2);
+    // What is forgotten is listed again.
+    api.compact();
+    api.put("web-b", &[(at(4), ready.clone())]);
+    eventually("the list again", || are(&[4]) && api.begun().0 > 2);
+    assert!(source(&proxy)["last_error"].is_null(), "{}", source(&proxy));
+
+    // Another token, which is in the file a little later.
+    api.set_token("second");
+    eventually("it is refused", || {
+        let reason = source(&proxy)["last_error"]["reason"].clone();
+        reason.as_str().is_some_and(|reason| reason.starts_with("status 401"))
+    });
+    assert!(are(&[4]));
+    std::fs::write(files.join("token"), "second\n").unwrap();
+    api.put("web-b", &[(at(1), ready)]);
+    eventually("the new token works", || are(&[1]));
+    assert!(source(&proxy)["last_error"].is_null());
 }

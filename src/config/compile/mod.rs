@@ -8,8 +8,11 @@ use std::collections::BTreeMap;
 
 use super::diagnostic::{At, Context, Diagnostic};
 use super::plan::{Listener, Plan, Serve, Tcp, Upstream};
+use super::schema::discovery::Discovery;
+use super::schema::tls::ClientTls;
 use super::schema::{self, Schema};
 use crate::balance::{HashKey, Spec};
+use crate::discovery::{self, consul};
 use crate::health::Probe;
 use crate::net::addr::EndpointAddr;
 use crate::tls::{ClientSpec, ServerSpec};
@@ -176,24 +179,43 @@ fn refuse_exec(cx: &Context<'_>, upstream: &schema::upstream::Upstream) {
     }
 }
 
+/// Reads the files; `unverified` is said of a side whose certificate does not matter.
+fn client_tls(cx: &Context<'_>, tls: &ClientTls, unverified: &str) -> ClientSpec {
+    if !tls.verify.value {
+        cx.push(
+            Diagnostic::warning(tls.verify.span, unverified)
+                .label("whoever answers there can read and change everything")
+                .help("for a private authority set `ca` to its certificate"),
+        );
+    }
+    ClientSpec {
+        ca: tls.ca.as_ref().and_then(|path| files::roots(cx, path)),
+        ca_path: tls.ca.as_ref().map(|path| path.value.clone()),
+        server_name: tls.server_name.clone(),
+        client_certificate: tls.certificate.as_ref().and_then(|files| files::certificate(cx, files)),
+        verify: tls.verify.value,
+    }
+}
+
+fn discovery(cx: &Context<'_>, upstream: &schema::upstream::Upstream) -> Option<discovery::Spec> {
+    match upstream.discovery.as_ref()? {
+        // Stand among the endpoints.
+        Discovery::Names(_) => None,
+        Discovery::List(spec) => Some(spec.clone()),
+        Discovery::Consul(spec, tls) => {
+            let unverified = format!("the Consul of `{}` is not verified", upstream.name.value);
+            let tls = tls.as_ref().map(|tls| client_tls(cx, tls, &unverified));
+            Some(discovery::Spec::Consul(consul::Spec { tls, ..spec.clone() }))
+        }
+    }
+}
+
 fn compile_upstream(cx: &Context<'_>, upstream: &schema::upstream::Upstream) -> Upstream {
-    let tls = upstream.tls.as_ref().map(|tls| {
-        if !tls.verify.value {
-            let message = format!("the endpoints of `{}` are not verified", upstream.name.value);
-            cx.push(
-                Diagnostic::warning(tls.verify.span, message)
-                    .label("whoever answers there can read and change everything")
-                    .help("for a private authority set `ca` to its certificate"),
-            );
-        }
-        ClientSpec {
-            ca: tls.ca.as_ref().and_then(|path| files::roots(cx, path)),
-            ca_path: tls.ca.as_ref().map(|path| path.value.clone()),
-            server_name: tls.server_name.clone(),
-            client_certificate: tls.certificate.as_ref().and_then(|files| files::certificate(cx, files)),
-            verify: tls.verify.value,
-        }
-    });
+    let name = &upstream.name.value;
+    let tls = upstream
+        .tls
+        .as_ref()
+        .map(|tls| client_tls(cx, tls, &format!("the endpoints of `{name}` are not verified")));
     if let Some(tls) = &tls
         && tls.verify
         && tls.server_name.is_none()
@@ -218,7 +240,7 @@ fn compile_upstream(cx: &Context<'_>, upstream: &schema::upstream::Upstream) -> 
             .iter()
             .map(|endpoint| endpoint.value.clone())
             .collect(),
-        discovery: upstream.discovery.clone(),
+        discovery: discovery(cx, upstream),
         health: upstream.health.as_ref().map(|health| health.value.clone()),
         protocol: upstream.protocol,
         tls,

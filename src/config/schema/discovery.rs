@@ -3,40 +3,71 @@
 use std::net::SocketAddr;
 
 use super::name::endpoint;
+use super::tls::{self, ClientTls};
 use crate::config::defaults;
 use crate::config::diagnostic::{At, Context, Diagnostic};
-use crate::config::reader::{Fields, Shape, listed, parsed};
-use crate::config::value::Node;
+use crate::config::reader::{Fields, Shape, listed, parsed, text};
+use crate::config::value::{Node, Value};
+use crate::discovery::api::{Secret, Url};
+use crate::discovery::kubernetes::PortName;
 use crate::discovery::name::Families;
-use crate::discovery::{self, Listed, Spec};
+use crate::discovery::{self, Listed, Spec, consul, kubernetes};
 use crate::net::addr::EndpointAddr;
 
 pub const DISCOVERY: Shape = Shape {
     what: "`discovery`",
-    keys: &["dns", "srv", "file"],
-    later: &["consul", "kubernetes"],
+    keys: &[
+        "dns",
+        "srv",
+        "file",
+        "consul",
+        "kubernetes",
+        "service",
+        "tag",
+        "datacenter",
+        "token",
+        "only_passing",
+        "tls",
+    ],
+    later: &[],
+};
+pub const KUBERNETES: Shape = Shape {
+    what: "`kubernetes`",
+    keys: &["service", "namespace", "port", "api", "token_file", "ca_file"],
+    later: &[],
 };
 const KINDS: [&str; 5] = ["dns", "srv", "file", "consul", "kubernetes"];
+const ONLY_CONSUL: [&str; 6] = ["service", "tag", "datacenter", "token", "only_passing", "tls"];
 
 /// What `discovery` says.
+#[derive(Debug)]
 pub enum Discovery {
     /// Endpoints, as if they stood in `endpoints`.
     Names(Vec<At<Listed>>),
     /// Where to find a list of them.
     List(Spec),
+    /// The same, with files that are read when the plan is compiled.
+    Consul(consul::Spec, Option<ClientTls>),
 }
 
 pub fn read(cx: &Context<'_>, node: &Node) -> Option<Discovery> {
     let fields = Fields::of(cx, node, &DISCOVERY)?;
     let before = cx.errors();
-    match fields.present(&KINDS).as_slice() {
+    let kinds = fields.present(&KINDS);
+    if let [kind] = kinds.as_slice()
+        && kind.value != "consul"
+    {
+        fields.refuse(&ONLY_CONSUL, "is for `consul`");
+    }
+    match kinds.as_slice() {
         // What stands there instead was said to be unknown.
         [] if cx.errors() > before => None,
         [] => {
             let error = Diagnostic::error(fields.span, "this discovery asks nobody");
-            cx.push(error.label(format!("expected {}", listed(DISCOVERY.keys, "or"))));
+            cx.push(error.label(format!("expected {}", listed(KINDS, "or"))));
             None
         }
+        [kind] if kind.value == "consul" => consul(&fields),
         [kind] => match kind.value.as_str() {
             "dns" => {
                 let names = fields.one_or_many("dns", |node| dns(cx, node))?;
@@ -48,8 +79,7 @@ pub fn read(cx: &Context<'_>, node: &Node) -> Option<Discovery> {
                 Some(Discovery::List(Spec::Srv(name.value)))
             }
             "file" => file(&fields).map(Discovery::List),
-            // Reported as not in this version.
-            _ => None,
+            _ => kubernetes(cx, fields.get("kubernetes")?).map(Discovery::List),
         },
         [first, second, ..] => {
             let message = format!("{} exclude each other", listed([&first.value, &second.value], "and"));
@@ -85,6 +115,88 @@ fn file(fields: &Fields<'_>) -> Option<Spec> {
         return None;
     }
     Some(Spec::File(path))
+}
+
+fn consul(fields: &Fields<'_>) -> Option<Discovery> {
+    let cx = fields.cx;
+    let url = fields.parsed("consul", "expected a URL such as \"http://127.0.0.1:8500\"", Url::parse);
+    let tls = fields.get("tls").and_then(|node| tls::client(cx, node));
+    if let (Some(url), Some(tls)) = (&url, fields.present(&["tls"]).first())
+        && !url.value.tls
+    {
+        let error = Diagnostic::error(tls.span, "`tls` is for a URL with `https`");
+        cx.push(error.related(url.span, "this one is spoken to in the clear"));
+    }
+    let tags = fields.one_or_many("tag", |node| filled(cx, node));
+    let service = filled(cx, fields.require("service")?);
+    let (url, service) = (url?.value, service?);
+    let tls = tls.or_else(|| url.tls.then(|| tls::defaults(fields.span)));
+    let spec = consul::Spec {
+        url,
+        tls: None,
+        service,
+        tags: tags.map_or_else(Vec::new, |tags| tags.value),
+        datacenter: fields.get("datacenter").and_then(|node| filled(cx, node)),
+        // An empty variable stands for none.
+        token: fields
+            .text("token")
+            .filter(|found| !found.value.is_empty())
+            .map(|found| Secret::new(found.value)),
+        only_passing: fields.flag("only_passing").unwrap_or(true),
+    };
+    Some(Discovery::Consul(spec, tls))
+}
+
+fn kubernetes(cx: &Context<'_>, node: &Node) -> Option<Spec> {
+    let fields = Fields::of(cx, node, &KUBERNETES)?;
+    let api = fields.parsed("api", "expected a URL such as \"https://10.96.0.1\"", Url::parse);
+    let path = |key: &str, default: &str| match fields.text(key) {
+        Some(found) => cx.resolve(found.value, found.span),
+        None => default.into(),
+    };
+    let (token_file, ca_file) = (
+        path("token_file", kubernetes::TOKEN_FILE),
+        path("ca_file", kubernetes::CA_FILE),
+    );
+    if let Some(api) = api.as_ref().filter(|api| !api.value.tls) {
+        let reason = "has no use: `api` is spoken to in the clear, where no token is sent";
+        fields.refuse(&["token_file", "ca_file"], reason);
+        if !api.value.is_loopback() {
+            let warning = Diagnostic::warning(
+                api.span,
+                "the Kubernetes API is asked in the clear, and without a token",
+            );
+            cx.push(warning.help("`http` is for `kubectl proxy` on this machine"));
+        }
+    }
+    let port = match fields.get("port") {
+        None => Some(PortName::Only),
+        Some(Node {
+            value: Value::Integer(_),
+            ..
+        }) => fields.number("port", 1..=u16::MAX).map(PortName::Number),
+        Some(node) => filled(cx, node).map(PortName::Name),
+    };
+    let namespace = fields.get("namespace").and_then(|node| filled(cx, node));
+    let service = filled(cx, fields.require("service")?);
+    Some(Spec::Kubernetes(kubernetes::Spec {
+        api: api.map(|found| found.value),
+        namespace,
+        service: service?,
+        port: port?,
+        token_file,
+        ca_file,
+    }))
+}
+
+/// A string that is not empty.
+fn filled(cx: &Context<'_>, node: &Node) -> Option<String> {
+    let found = text(cx, node)?;
+    if found.value.is_empty() {
+        cx.push(Diagnostic::error(node.span, "this cannot be empty"));
+        return None;
+    }
+    Some(found.value.to_owned())
 }
 
 /// A host name with a port.

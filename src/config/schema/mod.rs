@@ -53,6 +53,7 @@ const SHAPES: [&Shape; 14] = [
 const MORE_SHAPES: &[&Shape] = &[
     &balance::BALANCE,
     &discovery::DISCOVERY,
+    &discovery::KUBERNETES,
     &health::HEALTH,
     &tls::UPSTREAM_TLS,
     &retries::RETRIES,

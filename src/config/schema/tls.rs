@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use rustls::pki_types::ServerName;
 
-use crate::config::diagnostic::{At, Context, Diagnostic};
+use crate::config::diagnostic::{At, Context, Diagnostic, Span};
 use crate::config::reader::{Fields, Shape, mismatch, text};
 use crate::config::value::{Node, Value};
 
@@ -69,17 +69,7 @@ pub fn server(cx: &Context<'_>, node: &Node) -> Option<ServerTls> {
 pub fn client(cx: &Context<'_>, node: &Node) -> Option<ClientTls> {
     let fields = match &node.value {
         Value::Boolean(false) => return None,
-        Value::Boolean(true) => {
-            return Some(ClientTls {
-                ca: None,
-                server_name: None,
-                verify: At {
-                    value: true,
-                    span: node.span,
-                },
-                certificate: None,
-            });
-        }
+        Value::Boolean(true) => return Some(defaults(node.span)),
         Value::Table(table) => Fields::new(cx, table, node.span, &UPSTREAM_TLS),
         _ => {
             return mismatch(
@@ -109,6 +99,16 @@ pub fn client(cx: &Context<'_>, node: &Node) -> Option<ClientTls> {
         verify,
         certificate: fields.get("certificate").and_then(|node| certificate(cx, node)),
     })
+}
+
+/// `true`: everything as by default.
+pub fn defaults(span: Span) -> ClientTls {
+    ClientTls {
+        ca: None,
+        server_name: None,
+        verify: At { value: true, span },
+        certificate: None,
+    }
 }
 
 fn certificate(cx: &Context<'_>, node: &Node) -> Option<CertificateFiles> {

@@ -11,8 +11,8 @@ use crate::config::defaults;
 use crate::config::diagnostic::{At, Context, Diagnostic};
 use crate::config::reader::{Fields, Shape};
 use crate::config::value::{Node, Value};
+use crate::discovery::Listed;
 use crate::discovery::name::Families;
-use crate::discovery::{Listed, Spec};
 use crate::net::addr::EndpointAddr;
 use crate::policy::retry;
 use crate::pool::Protocol;
@@ -22,7 +22,7 @@ pub struct Upstream {
     pub name: At<String>,
     pub balance: At<crate::balance::Spec>,
     pub endpoints: Vec<At<Listed>>,
-    pub discovery: Option<Spec>,
+    pub discovery: Option<Discovery>,
     /// With the place of what is asked.
     pub health: Option<At<crate::health::Spec>>,
     pub protocol: Protocol,
@@ -111,23 +111,22 @@ pub fn read(cx: &Context<'_>, name: &At<String>, node: &Node) -> Option<Upstream
 }
 
 /// Those listed and those that `discovery` names, none of them twice; and where more come from.
-fn endpoints(fields: &Fields<'_>) -> (Vec<At<Listed>>, Option<Spec>) {
+fn endpoints(fields: &Fields<'_>) -> (Vec<At<Listed>>, Option<Discovery>) {
     let cx = fields.cx;
     let found = fields.get("discovery").map(|node| discovery::read(cx, node));
     let mut all = match (&found, fields.get("endpoints")) {
         (Some(_), None) => Vec::new(),
         _ => listed(fields),
     };
-    let spec = match found.flatten() {
+    let list = match found.flatten() {
         Some(Discovery::Names(names)) => {
             all.extend(names);
             None
         }
-        Some(Discovery::List(spec)) => Some(spec),
-        None => None,
+        list => list,
     };
     check_twice(cx, &all);
-    (all, spec)
+    (all, list)
 }
 
 /// A list of addresses or tables.

@@ -2,8 +2,10 @@
 
 pub mod admin;
 pub mod client;
+pub mod consul;
 pub mod dns;
 pub mod h2_origin;
+pub mod kubernetes;
 pub mod origin;
 pub mod proxy;
 pub mod tls;
