@@ -11,8 +11,10 @@ use prometheus::{TEXT_FORMAT, TextEncoder};
 
 use super::respond::{Response, error, whole};
 use crate::control::Operator;
+use crate::control::leaving::Former;
 use crate::discovery::feed;
 use crate::endpoint::Health;
+use crate::endpoint::duty::Duty;
 use crate::h1::desync::Class;
 use crate::snapshot::{Action, Listener, Snapshot};
 use crate::telemetry::denied::Denied;
@@ -33,7 +35,7 @@ fn families(operator: &Operator) -> Vec<MetricFamily> {
     let mut all = process(operator, &snapshot);
     all.extend(connections(&snapshot));
     all.extend(requests(&snapshot));
-    all.extend(upstreams(&snapshot));
+    all.extend(upstreams(&snapshot, &operator.status.leaving.list()));
     all.extend(discovery(operator, &snapshot));
     all.extend(ProcessCollector::for_self().collect());
     all
@@ -139,11 +141,13 @@ fn requests(snapshot: &Snapshot) -> Vec<MetricFamily> {
     vec![requests.0, duration.0, desync.0]
 }
 
-fn upstreams(snapshot: &Snapshot) -> Vec<MetricFamily> {
+fn upstreams(snapshot: &Snapshot, leaving: &[Former]) -> Vec<MetricFamily> {
     let mut up = Family::gauge(names::ENDPOINT_UP);
     let mut active = Family::gauge(names::ENDPOINT_ACTIVE);
     let mut attempts = Family::counter(names::ENDPOINT_ATTEMPTS);
     let mut latency = Family::histogram(names::ENDPOINT_LATENCY);
+    let mut draining = Family::gauge(names::ENDPOINT_DRAINING);
+    let mut weight = Family::gauge(names::ENDPOINT_WEIGHT);
     let mut idle = Family::gauge(names::ENDPOINT_IDLE);
     let mut replays = Family::counter(names::ENDPOINT_REPLAYS);
     let mut retries = Family::counter(names::RETRIES);
@@ -161,6 +165,9 @@ fn upstreams(snapshot: &Snapshot) -> Vec<MetricFamily> {
             let endpoint = &member.endpoint;
             let labels = [name, ("endpoint", &*endpoint.label)];
             up.add(&labels, f64::from(u8::from(endpoint.health() == Health::Up)));
+            let orders = &endpoint.orders;
+            draining.add(&labels, f64::from(u8::from(orders.duty() != Duty::Active)));
+            weight.add(&labels, f64::from(orders.weight(member.weight)));
             active.add(&labels, f64::from(endpoint.active()));
             idle.add(&labels, endpoint.series.sum(|s| &s.idle) as f64);
             replays.add(&labels, endpoint.series.sum(|s| &s.replays) as f64);
@@ -178,8 +185,20 @@ fn upstreams(snapshot: &Snapshot) -> Vec<MetricFamily> {
             }
         }
     }
+    // What is gone from the configuration is told while it has work, unless it is back under the same name.
+    for (upstream, endpoint) in leaving {
+        let present = snapshot.upstreams.iter().find(|u| u.name == *upstream);
+        let back = present.is_some_and(|u| u.members().iter().any(|m| m.endpoint.label == endpoint.label));
+        if !back {
+            let labels = [("upstream", &**upstream), ("endpoint", &*endpoint.label)];
+            draining.add(&labels, 1.0);
+            active.add(&labels, f64::from(endpoint.active()));
+        }
+    }
     [
         up,
+        draining,
+        weight,
         active,
         idle,
         replays,

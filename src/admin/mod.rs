@@ -2,6 +2,7 @@
 //!
 //! It stands on the control runtime: a slow scrape never holds a worker up.
 
+mod endpoints;
 mod metrics;
 mod respond;
 mod status;
@@ -126,11 +127,20 @@ async fn answer(operator: &Operator, request: &Request<Incoming>) -> Response {
             }
             reload(operator).await
         }
+        path if path.starts_with(endpoints::PREFIX) => {
+            let orders = request.method() == Method::POST;
+            if orders && comes_from_a_page(request) {
+                return error(StatusCode::FORBIDDEN, "a web page may not control evenkeel");
+            }
+            endpoints::answer(operator, orders, reads, path, request.uri().query())
+        }
         "/metrics" | "/healthz" | "/readyz" | "/api/v1/status" => respond::not_allowed("GET, HEAD"),
         "/api/v1/reload" => respond::not_allowed("POST"),
         "/" if reads => text(
             StatusCode::OK,
-            "evenkeel admin\n\nGET  /metrics\nGET  /healthz\nGET  /readyz\nGET  /api/v1/status\nPOST /api/v1/reload\n",
+            "evenkeel admin\n\nGET  /metrics\nGET  /healthz\nGET  /readyz\nGET  /api/v1/status\nPOST /api/v1/reload\n\
+             GET  /api/v1/upstreams/NAME/endpoints/ADDRESS\n\
+             POST /api/v1/upstreams/NAME/endpoints/ADDRESS/ORDER (drain, undrain, disable, enable, weight?value=N, reset)\n",
         ),
         _ => error(StatusCode::NOT_FOUND, "there is nothing here"),
     }

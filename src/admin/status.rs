@@ -8,8 +8,10 @@ use serde::Serialize;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
+use super::endpoints;
 use crate::base::clock::coarse_ms;
 use crate::control::Operator;
+use crate::control::leaving::Former;
 use crate::discovery::feed::Report;
 use crate::h1::desync::Class;
 use crate::snapshot::{Action, Listener, Route, Serve, Snapshot};
@@ -31,6 +33,17 @@ pub struct Status {
     listeners: Vec<ListenerStatus>,
     routes: Vec<RouteStatus>,
     upstreams: Vec<UpstreamStatus>,
+    /// Endpoints that belong to no upstream any more and still have work.
+    leaving: Vec<Leaving>,
+    /// Where the running world is otherwise than the configuration says, by order of an operator.
+    deviations: Vec<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct Leaving {
+    upstream: String,
+    address: String,
+    active: u32,
 }
 
 #[derive(Debug, Serialize)]
@@ -125,7 +138,12 @@ struct EndpointStatus {
     configured: Option<String>,
     /// `checking`, `up` or `down`.
     health: &'static str,
+    /// `active`, `draining` or `disabled`, and who wants that.
+    duty: &'static str,
+    duty_by: Vec<&'static str>,
+    /// As it is picked now, and as the configuration has it where that differs.
     weight: u16,
+    weight_configured: Option<u16>,
     backup: bool,
     active: u32,
     /// HTTP/1 connections at rest, and how long they may be, as far as that was learned from those it closed.
@@ -187,6 +205,8 @@ pub fn of(operator: &Operator) -> Status {
             .iter()
             .map(|u| upstream(u, sources.get(&u.name)))
             .collect(),
+        leaving: leaving(status.leaving.list()),
+        deviations: endpoints::deviations(&snapshot),
     }
 }
 
@@ -291,6 +311,8 @@ fn upstream(upstream: &Upstream, sources: Option<&Vec<Arc<Report>>>) -> Upstream
             .iter()
             .map(|member| {
                 let endpoint = &member.endpoint;
+                let orders = &endpoint.orders;
+                let weight = orders.weight(member.weight);
                 let configured = endpoint.configured.to_string();
                 let counted = |outcome| (Outcome::label(outcome), endpoint.series.sum(|s| s.outcome(outcome)));
                 let mut latency = HistogramSum::default();
@@ -302,7 +324,10 @@ fn upstream(upstream: &Upstream, sources: Option<&Vec<Arc<Report>>>) -> Upstream
                     address: endpoint.label.to_string(),
                     configured: (configured != *endpoint.label).then_some(configured),
                     health: endpoint.health().label(),
-                    weight: member.weight,
+                    duty: orders.duty().label(),
+                    duty_by: endpoints::who(orders),
+                    weight,
+                    weight_configured: (weight != member.weight).then_some(member.weight),
                     backup: member.backup,
                     active: endpoint.active(),
                     idle: endpoint.series.sum(|s| &s.idle),
@@ -314,6 +339,15 @@ fn upstream(upstream: &Upstream, sources: Option<&Vec<Arc<Report>>>) -> Upstream
             })
             .collect(),
     }
+}
+
+fn leaving(all: Vec<Former>) -> Vec<Leaving> {
+    let one = |(upstream, endpoint): Former| Leaving {
+        upstream: upstream.to_string(),
+        address: endpoint.label.to_string(),
+        active: endpoint.active(),
+    };
+    all.into_iter().map(one).collect()
 }
 
 fn quantiles(sum: &HistogramSum) -> Option<Latency> {

@@ -189,9 +189,12 @@ pub struct Upstream {
     pub response_timeout: Duration,
     /// Longest pause within a response body (5 min).
     pub read_timeout: Duration,
-    /// How long an unused connection is kept (15 s), how many per endpoint and worker (512).
+    /// For connections of Layer 4 and tunnels after their endpoint began to drain (`None`: no limit).
+    pub drain_timeout: Option<Duration>,
+    /// How long an unused connection is kept (15 s), how many per endpoint and worker at most (512) and at least (0).
     pub pool_idle_timeout: Duration,
     pub pool_max_idle: usize,
+    pub pool_min_idle: usize,
     /// Attempts beyond the first.
     pub retry: policy::retry::Spec,
     /// How often host names are resolved again, at the latest (30 s).

@@ -148,6 +148,8 @@ impl World {
             balance: plan.balance.clone(),
             response_timeout: plan.response_timeout,
             read_timeout: plan.read_timeout,
+            drain_timeout: plan.drain_timeout,
+            pool_min_idle: plan.pool_min_idle,
             retry: plan.retry.clone(),
             repeating: kept.repeating,
         };

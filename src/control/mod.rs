@@ -4,6 +4,7 @@
 pub mod background;
 pub mod build;
 pub mod changes;
+pub mod leaving;
 mod members;
 pub mod signals;
 pub mod sockets;
@@ -262,7 +263,9 @@ impl Process {
         if let Some(output) = output {
             self.access.switch(output);
         }
+        let before = leaving::present(&self.current.get());
         self.current.publish(snapshot);
+        self.status.leaving.part(before, &leaving::present(&self.current.get()));
         self.crew.tell_all(|| Command::Changed);
         let mut closed = self.sockets.apply(pending, &plan, |name| world.slot(name), &self.crew);
         self.admin.apply(admin);
@@ -335,11 +338,13 @@ impl Process {
         if changed.is_empty() {
             return;
         }
+        let before = leaving::present(&snapshot);
         for (n, members) in changed {
             if let Some(upstream) = snapshot.upstreams.get(n) {
                 upstream.set_members(members);
             }
         }
+        self.status.leaving.part(before, &leaving::present(&snapshot));
         self.background.follow(&self.plan, &snapshot);
     }
 

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
+use super::leaving::Leaving;
 use crate::config::report::{self, Entry};
 use crate::discovery::feed::Report;
 
@@ -65,6 +66,7 @@ pub struct Status {
     last_reload: Mutex<Option<LastReload>>,
     listening: Mutex<Vec<Place>>,
     sources: Mutex<HashMap<Arc<str>, Vec<Arc<Report>>>>,
+    pub leaving: Leaving,
     ready: AtomicBool,
     draining: AtomicBool,
 }
@@ -80,6 +82,7 @@ impl Status {
             last_reload: Mutex::new(None),
             listening: Mutex::new(Vec::new()),
             sources: Mutex::new(HashMap::new()),
+            leaving: Leaving::default(),
             ready: AtomicBool::new(false),
             draining: AtomicBool::new(false),
         }

@@ -1,5 +1,6 @@
 //! One endpoint's live state: is it up, how busy is it, what has it done. Survives reloads by identity.
 
+pub mod duty;
 pub mod idle;
 
 use std::sync::Arc;
@@ -43,6 +44,8 @@ pub struct State {
     pub label: Arc<str>,
     health: AtomicU8,
     active: AtomicU32,
+    /// Whether it is to take work.
+    pub orders: duty::Orders,
     /// What it was seen to do with idle connections.
     pub idle: idle::Learned,
     pub series: EndpointSeries,
@@ -60,6 +63,7 @@ impl State {
             configured,
             health: AtomicU8::new(health as u8),
             active: AtomicU32::new(0),
+            orders: duty::Orders::default(),
             idle: idle::Learned::default(),
             series: EndpointSeries::new(workers),
             sources: Vec::new(),

@@ -14,6 +14,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::oneshot;
 
 use super::{Closing, Command, Fleet, SocketId, accept, conn};
+use crate::proxy::warm;
 use crate::proxy::worker::Worker;
 use crate::snapshot::current::Current;
 use crate::telemetry::access;
@@ -126,6 +127,7 @@ async fn obey(worker: Rc<Worker>, fleet: Arc<Fleet>, mut commands: UnboundedRece
             command = commands.recv() => command,
             _ = second.tick() => {
                 worker.pools.sweep();
+                warm::up(&worker);
                 continue;
             }
             () = worker.left.notified(), if worker.draining.get() => continue,
@@ -150,7 +152,10 @@ async fn obey(worker: Rc<Worker>, fleet: Arc<Fleet>, mut commands: UnboundedRece
                 }
             }
             Some(Command::Adopt(accepted)) => conn::welcome(&worker, &fleet, accepted),
-            Some(Command::Changed) => worker.changed.notify_waiters(),
+            Some(Command::Changed) => {
+                worker.changed.notify_waiters();
+                warm::up(&worker);
+            }
             Some(Command::Drain) => {
                 sockets.clear();
                 // What waits on the sockets is accepted before they close.

@@ -14,6 +14,7 @@ use tokio::sync::Notify;
 
 use crate::base::clock::coarse_ms;
 use crate::endpoint::State;
+use crate::endpoint::duty::Duty;
 use crate::telemetry::shard::WorkerId;
 pub use dial::{DialError, Dialer, Protocol};
 use h1::H1;
@@ -102,7 +103,7 @@ where
     }
 
     /// Makes a connection. Requests for an HTTP/2 endpoint wait for one being made rather than make many.
-    pub async fn connect(&self, endpoint: &State, dialer: &Dialer) -> Result<Lease<B>, DialError> {
+    pub async fn connect(&self, endpoint: &Arc<State>, dialer: &Dialer) -> Result<Lease<B>, DialError> {
         loop {
             let wait = self.with_slot(endpoint, |slot| {
                 let h2 = slot.speaks_h2 || dialer.protocol == Protocol::H2;
@@ -135,7 +136,10 @@ where
             .map_err(|e| DialError::Failed(std::io::Error::other(e)))?;
         shared.used = self.tick.get();
         let lease = shared.lease(false);
-        self.with_slot(endpoint, |slot| slot.shared.push(shared));
+        self.with_slot(endpoint, |slot| {
+            slot.endpoint.get_or_insert_with(|| endpoint.clone());
+            slot.shared.push(shared);
+        });
         Ok(Lease::H2(lease))
     }
 
@@ -151,24 +155,36 @@ where
         };
         let configured = u32::try_from(dialer.idle_timeout.as_millis()).unwrap_or(u32::MAX);
         let keep = Keep::new(configured, announced);
-        if dialer.max_idle == 0 || keep.at_most == 0 {
+        if dialer.max_idle == 0 || keep.at_most == 0 || endpoint.orders.duty() != Duty::Active {
             return;
         }
         self.with_slot(endpoint, |slot| {
-            if slot.endpoint.is_none() {
-                slot.endpoint = Some(endpoint.clone());
-            }
+            slot.endpoint.get_or_insert_with(|| endpoint.clone());
             slot.idle.put(conn, dialer.epoch(), coarse_ms(), keep, dialer.max_idle);
         });
     }
 
-    /// Once a second: closes what rested too long or was closed by the endpoint, and takes the buffers of the rest.
+    /// Connections that wait for requests. A shared one is enough for many.
+    pub fn waiting(&self, endpoint: &State) -> usize {
+        let slots = self.slots.borrow();
+        let slot = slots.get(endpoint.id as usize);
+        slot.map_or(0, |slot| match slot.shared.is_empty() {
+            true => slot.idle.len(),
+            false => usize::MAX,
+        })
+    }
+
+    /// Once a second: closes what rested too long, was closed by the endpoint, or belongs to one that takes no work any
+    /// more, and takes the buffers of the rest.
     pub fn sweep(&self) {
         let tick = self.tick.get().wrapping_add(1);
         self.tick.set(tick);
         let now = coarse_ms();
         for slot in self.slots.borrow_mut().iter_mut() {
-            if let Some(endpoint) = slot.endpoint.clone() {
+            let Some(endpoint) = slot.endpoint.clone() else {
+                continue;
+            };
+            if endpoint.orders.duty() == Duty::Active {
                 slot.idle.sweep(now, &endpoint.idle, |conn, rested| {
                     let mut conn = conn.borrow_mut();
                     if rested >= 1_000 {
@@ -176,15 +192,19 @@ where
                     }
                     !conn.io.is_spent()
                 });
-                endpoint.series.local(self.worker).idle.set(slot.idle.len() as u64);
-                if slot.idle.len() == 0 {
-                    slot.endpoint = None;
-                }
+                slot.shared.retain(|s| {
+                    let idle = s.active.get() == 0 && tick.wrapping_sub(s.used) > 60;
+                    !idle && !s.send.is_closed()
+                });
+            } else {
+                slot.idle = Resting::default();
+                // Each ends with its last stream.
+                slot.shared.clear();
             }
-            slot.shared.retain(|s| {
-                let idle = s.active.get() == 0 && tick.wrapping_sub(s.used) > 60;
-                !idle && !s.send.is_closed()
-            });
+            endpoint.series.local(self.worker).idle.set(slot.idle.len() as u64);
+            if slot.idle.len() == 0 && slot.shared.is_empty() {
+                slot.endpoint = None;
+            }
         }
     }
 

@@ -1,8 +1,10 @@
 //! The life of a request, of a connection: everything between an accepted socket and an endpoint.
 
+mod drain;
 pub mod error;
 pub mod http;
 pub mod record;
 pub mod tcp;
 mod tunnel;
+pub mod warm;
 pub mod worker;

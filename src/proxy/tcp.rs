@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime};
 use bytes::BytesMut;
 use tokio::time::Instant;
 
+use super::drain::within_drain;
 use super::worker::{Peer, Worker};
 use crate::balance::{KeyParts, PickContext, Spec};
 use crate::endpoint::Active;
@@ -98,17 +99,23 @@ impl Session {
         };
         let (mut up, active) = self.connect(upstream, peer, opening).await?;
         let moved = |direction, n| self.count(direction, n);
-        let end = relay::relay(&mut down, &mut up, ahead, &worker.relays, tcp.limits, moved).await;
+        let relayed = relay::relay(&mut down, &mut up, ahead, &worker.relays, tcp.limits, moved);
+        let end = within_drain(&active, upstream.settings.drain_timeout, relayed).await;
         drop(active);
         match end {
-            End::Closed => Ok(()),
-            End::TimedOut => {
+            Some(End::Closed) => Ok(()),
+            None => {
+                down.stream().reset_on_close();
+                up.stream().reset_on_close();
+                Err("the endpoint is draining, and the time for what runs there is over".into())
+            }
+            Some(End::TimedOut) => {
                 // Neither side may take the silence for an orderly end.
                 down.stream().reset_on_close();
                 up.stream().reset_on_close();
                 Err("timed out: no byte in either direction".into())
             }
-            End::Broken(direction, e) => {
+            Some(End::Broken(direction, e)) => {
                 down.stream().reset_on_close();
                 up.stream().reset_on_close();
                 let which = if direction == Direction::Up {

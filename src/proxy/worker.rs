@@ -1,6 +1,7 @@
 //! What one data-plane thread has to itself.
 
 use std::cell::{Cell, RefCell};
+use std::collections::HashSet;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
@@ -18,6 +19,8 @@ use crate::telemetry::shard::WorkerId;
 pub struct Worker {
     pub id: WorkerId,
     pub pools: Pools<Upload>,
+    /// Endpoints, by id, that connections are being made to beforehand.
+    pub warming: RefCell<HashSet<u32>>,
     pub relays: relay::Shared,
     pub snapshot: Reader,
     pub rng: RefCell<Rng>,
@@ -55,6 +58,7 @@ impl Worker {
         Self {
             id,
             pools: Pools::new(id),
+            warming: RefCell::default(),
             relays: relay::Shared::default(),
             snapshot,
             rng: RefCell::new(Rng::from_entropy()),

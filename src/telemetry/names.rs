@@ -65,7 +65,7 @@ pub const REQUEST_DURATION: Name = name(
 
 pub const ENDPOINT_UP: Name = name(
     "evenkeel_endpoint_up",
-    "1 when the endpoint may be picked: its health checks pass, or it has none.",
+    "1 when the endpoint is well: its health checks pass, or it has none.",
 );
 pub const ENDPOINT_ACTIVE: Name = name(
     "evenkeel_endpoint_active",
@@ -76,6 +76,11 @@ pub const ENDPOINT_LATENCY: Name = name(
     "evenkeel_endpoint_latency_seconds",
     "From an attempt's begin to the response's head (Layer 4: until connected).",
 );
+pub const ENDPOINT_DRAINING: Name = name(
+    "evenkeel_endpoint_draining",
+    "1 when the endpoint is to take no new work: draining, disabled, or removed with work left.",
+);
+pub const ENDPOINT_WEIGHT: Name = name("evenkeel_endpoint_weight", "The endpoint's weight as it is picked now.");
 pub const ENDPOINT_IDLE: Name = name(
     "evenkeel_endpoint_idle_connections",
     "HTTP/1 connections to the endpoint at rest.",

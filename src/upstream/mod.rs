@@ -6,6 +6,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 
 use crate::balance::{self, Balancer, Candidate, Cursor, PickContext, Spec};
+use crate::endpoint::duty::Duty;
 use crate::endpoint::{Active, Health, State};
 use crate::policy::budget::Repeating;
 use crate::policy::retry;
@@ -20,6 +21,10 @@ pub struct Settings {
     pub response_timeout: Duration,
     /// Longest pause within a response body.
     pub read_timeout: Duration,
+    /// For connections of Layer 4 and tunnels after their endpoint began to drain. `None`: until they end.
+    pub drain_timeout: Option<Duration>,
+    /// Idle connections that each worker makes beforehand, for each endpoint.
+    pub pool_min_idle: usize,
     /// When a failed attempt is followed by another.
     pub retry: retry::Spec,
     /// Repetitions under way, whatever the snapshot.
@@ -34,6 +39,13 @@ pub struct Member {
     pub weight: u16,
     /// Used only while no other endpoint is up.
     pub backup: bool,
+}
+
+impl Member {
+    /// Whether nobody keeps new work away from it.
+    pub fn takes_work(&self) -> bool {
+        self.endpoint.orders.duty() == Duty::Active && self.endpoint.orders.weight(self.weight) > 0
+    }
 }
 
 /// A named group of endpoints with one balancing policy.
@@ -95,7 +107,7 @@ impl Upstream {
         self.publish(&current);
     }
 
-    /// Looks at every endpoint's health again and publishes who may be picked.
+    /// Looks at every endpoint's health and orders again and publishes who may be picked.
     pub fn refresh(&self) {
         self.publish(&self.lock());
     }
@@ -132,17 +144,17 @@ impl Upstream {
     }
 }
 
-/// Endpoints that are up; else those not yet known, so that a start does not refuse; else backups by the
+/// Of those that take work: endpoints that are up; else those not yet known, so that a start does not refuse; else backups by the
 /// same rule; else nobody: what is known to be down gets no traffic.
 fn available(members: &[Member]) -> Vec<Candidate> {
     for backup in [false, true] {
         for health in [Health::Up, Health::Checking] {
             let found: Vec<_> = members
                 .iter()
-                .filter(|m| m.backup == backup && m.endpoint.health() == health)
+                .filter(|m| m.backup == backup && m.endpoint.health() == health && m.takes_work())
                 .map(|m| Candidate {
                     endpoint: m.endpoint.clone(),
-                    weight: m.weight,
+                    weight: m.endpoint.orders.weight(m.weight),
                 })
                 .collect();
             if !found.is_empty() {

@@ -6,6 +6,7 @@ mod harness;
 mod balance;
 mod bulk;
 mod desync;
+mod drain;
 mod discovery;
 mod http1;
 mod http2;

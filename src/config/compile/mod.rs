@@ -249,6 +249,8 @@ fn compile_upstream(cx: &Context<'_>, upstream: &schema::upstream::Upstream) -> 
         read_timeout: upstream.read_timeout,
         pool_idle_timeout: upstream.pool_idle_timeout,
         pool_max_idle: upstream.pool_max_idle,
+        pool_min_idle: upstream.pool_min_idle,
+        drain_timeout: upstream.drain_timeout,
         retry: upstream.retry.clone(),
         resolve_interval: upstream.resolve_interval,
         name_servers: upstream.name_servers.clone(),

@@ -32,6 +32,8 @@ pub struct Upstream {
     pub read_timeout: Duration,
     pub pool_idle_timeout: Duration,
     pub pool_max_idle: usize,
+    pub pool_min_idle: usize,
+    pub drain_timeout: Option<Duration>,
     pub retry: retry::Spec,
     pub resolve_interval: Duration,
     pub name_servers: Vec<SocketAddr>,
@@ -52,6 +54,8 @@ pub const UPSTREAM: Shape = Shape {
         "read_timeout",
         "pool_idle_timeout",
         "pool_max_idle",
+        "pool_min_idle",
+        "drain_timeout",
         "retries",
         "resolve_interval",
         "name_servers",
@@ -74,6 +78,9 @@ pub fn read(cx: &Context<'_>, name: &At<String>, node: &Node) -> Option<Upstream
         fields.duration("connect_timeout", LEAST, defaults::CONNECT_TIMEOUT),
         fields.duration("response_timeout", LEAST, defaults::RESPONSE_TIMEOUT),
     );
+    let pool_max_idle = fields
+        .number("pool_max_idle", 0..=100_000)
+        .unwrap_or(defaults::POOL_MAX_IDLE);
     let protocols = [
         ("auto", Protocol::Auto),
         ("http1", Protocol::Http1),
@@ -100,14 +107,33 @@ pub fn read(cx: &Context<'_>, name: &At<String>, node: &Node) -> Option<Upstream
         response_timeout,
         read_timeout: fields.duration("read_timeout", LEAST, defaults::READ_TIMEOUT),
         pool_idle_timeout: fields.duration("pool_idle_timeout", LEAST, defaults::POOL_IDLE_TIMEOUT),
-        pool_max_idle: fields
-            .number("pool_max_idle", 0..=100_000)
-            .unwrap_or(defaults::POOL_MAX_IDLE),
+        pool_max_idle,
+        pool_min_idle: min_idle(&fields, pool_max_idle),
+        drain_timeout: fields.optional_duration("drain_timeout", LEAST),
         retry: retries::read(&fields, connect_timeout + response_timeout),
         resolve_interval: fields.duration("resolve_interval", Duration::from_secs(1), defaults::RESOLVE_INTERVAL),
         name_servers: discovery::name_servers(&fields),
         address_family: discovery::address_family(&fields),
     })
+}
+
+fn min_idle(fields: &Fields<'_>, most: usize) -> usize {
+    let Some(least) = fields.number("pool_min_idle", 0..=1_000) else {
+        return 0;
+    };
+    if least > most
+        && let Some(node) = fields.get("pool_min_idle")
+    {
+        fields.cx.push(
+            Diagnostic::error(
+                node.span,
+                format!("`pool_min_idle` is above `pool_max_idle`, which is {most}"),
+            )
+            .label("more than may be kept")
+            .help(format!("at most {most} here, or raise `pool_max_idle`")),
+        );
+    }
+    least
 }
 
 /// Those listed and those that `discovery` names, none of them twice; and where more come from.

@@ -4,6 +4,7 @@ mod h2;
 
 use std::cell::RefCell;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
@@ -102,7 +103,7 @@ pub async fn attempt(
         };
         match answered {
             Ok(Answer::H1(exchange)) => return Ok(finish_h1(scope, upstream, exchange, active)),
-            Ok(Answer::Switched(exchange)) => return Ok(switched(exchange, active)),
+            Ok(Answer::Switched(exchange)) => return Ok(switched(upstream, exchange, active)),
             Ok(Answer::H2(incoming, head, permit)) => {
                 let read_timeout = upstream.settings.read_timeout;
                 let deadline = Deadline::after(read_timeout);
@@ -139,7 +140,7 @@ fn may_be_lost(request: &Outgoing<'_>, kept: usize) -> bool {
 async fn connect(
     scope: &Scope<'_>,
     upstream: &Upstream,
-    endpoint: &State,
+    endpoint: &Arc<State>,
     alone: bool,
 ) -> Result<Lease<Upload>, ProxyError> {
     let connecting = async {
@@ -435,12 +436,17 @@ fn finish_h2(body: H2Body, head: Parts) -> Response {
     }
 }
 
-fn switched(exchange: Exchange, active: Active) -> Response {
+fn switched(upstream: &Upstream, exchange: Exchange, active: Active) -> Response {
     let Exchange { conn, mut head, .. } = exchange;
     let protocol = head.fields.get(Known::Upgrade);
     let protocol = protocol.and_then(|p| HeaderValue::from_bytes(p).ok());
     strip_hop_by_hop(&mut head.fields);
-    let body = ResponseBody::Upgraded(Box::new(Upgraded { conn, active, protocol }));
+    let body = ResponseBody::Upgraded(Box::new(Upgraded {
+        conn,
+        active,
+        drain_timeout: upstream.settings.drain_timeout,
+        protocol,
+    }));
     Response {
         status: head.status,
         fields: head.fields,

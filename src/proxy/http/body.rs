@@ -196,6 +196,8 @@ impl H2Body {
 pub struct Upgraded {
     pub conn: Rc<RefCell<H1>>,
     pub active: Active,
+    /// For the tunnel after the endpoint began to drain.
+    pub drain_timeout: Option<Duration>,
     /// What is spoken now, as the endpoint named it.
     pub protocol: Option<HeaderValue>,
 }

@@ -31,6 +31,7 @@ use crate::h1::request::{Refused, RequestHead, is_h2_preface, parse};
 use crate::net::pace::Pace;
 use crate::net::relay::{self, Direction};
 use crate::pool::h1::H1Stream;
+use crate::proxy::drain::within_drain;
 use crate::proxy::record::{Record, Subject, line};
 use crate::snapshot::{Http, Listener};
 
@@ -455,7 +456,7 @@ async fn tunnel(conn: &Rc<Conn>, upgraded: Upgraded, http: &Http, record: &mut R
         half_close: http.tunnel_timeout,
     };
     let shared = &conn.down.worker.relays;
-    relay::relay(
+    let relayed = relay::relay(
         &mut down,
         &mut up,
         BytesMut::new(),
@@ -465,7 +466,7 @@ async fn tunnel(conn: &Rc<Conn>, upgraded: Upgraded, http: &Http, record: &mut R
             Direction::Up => record.add_bytes_in(n as u64),
             Direction::Down => record.add_bytes_out(n as u64),
         },
-    )
-    .await;
+    );
+    within_drain(&upgraded.active, upgraded.drain_timeout, relayed).await;
     drop(upgraded.active);
 }
