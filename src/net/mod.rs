@@ -5,6 +5,7 @@ pub mod deadline;
 pub mod dial;
 pub mod local;
 pub mod nofile;
+pub mod outbox;
 pub mod pace;
 pub mod peek;
 pub mod relay;

@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use bytes::{Buf, BytesMut};
+use bytes::BytesMut;
 use http::Method;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
@@ -15,6 +15,7 @@ use crate::h1::decode::{BodyError, Decoder, Step};
 use crate::h1::head::{HeadSearch, Limits};
 use crate::h1::response::{self, ResponseError, ResponseHead};
 use crate::net::deadline::Deadline;
+use crate::net::outbox::Outbox;
 use crate::tls::io::Io;
 
 /// What a response head may be at most.
@@ -28,14 +29,15 @@ const REFUSAL: Duration = Duration::from_millis(250);
 /// Room for one read, and once a read has filled it.
 const READ: usize = 16 * 1024;
 const BULK_READ: usize = 64 * 1024;
+const LITTLE_READ: usize = 4 * 1024;
 
 /// A connection that speaks HTTP/1, between or within exchanges.
 #[derive(Debug)]
 pub struct H1 {
     pub io: Io,
     pub read: BytesMut,
-    /// Bytes to be written first.
-    pub write: BytesMut,
+    /// To be written.
+    pub out: Outbox,
     /// For whatever is waited for now: a head, the next part of a body.
     pub deadline: Deadline,
     /// How long it may rest after the current response, by what the endpoint has said.
@@ -81,7 +83,7 @@ impl H1 {
         Self {
             io,
             read: BytesMut::new(),
-            write: BytesMut::new(),
+            out: Outbox::default(),
             deadline: Deadline::default(),
             announced: None,
             sent: Sent::default(),
@@ -91,15 +93,10 @@ impl H1 {
         }
     }
 
-    /// Writes what waits in `write`.
+    /// Writes what waits.
     pub fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        while !self.write.is_empty() {
-            let n = ready!(Pin::new(&mut self.io).poll_write(cx, &self.write))?;
-            if n == 0 {
-                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
-            }
-            self.write.advance(n);
-            self.sent.bytes += n;
+        while !self.out.is_empty() {
+            self.sent.bytes += ready!(self.out.poll_write(cx, &mut self.io))?;
             self.sent.calls += 1;
         }
         Pin::new(&mut self.io).poll_flush(cx)
@@ -120,7 +117,7 @@ impl H1 {
                     Err(e) => return Poll::Ready(Err(HeadError::Malformed(e))),
                 }
             }
-            let filled = self.poll_fill(cx);
+            let filled = self.poll_fill(cx, READ);
             let begun = self.begun;
             let broken = |source| HeadError::Broken { begun, source };
             match filled {
@@ -157,7 +154,13 @@ impl H1 {
                 }
                 Err(e) => return Poll::Ready(Err(ReadError::Malformed(e))),
             }
-            match self.poll_fill(cx) {
+            // What a length says that will come is read at once, as far as there is room for it.
+            let room = match decoder.counted() {
+                Some(left) => usize::try_from(left).unwrap_or(BULK_READ),
+                None if self.bulk => BULK_READ,
+                None => READ,
+            };
+            match self.poll_fill(cx, room.clamp(LITTLE_READ, BULK_READ)) {
                 Poll::Ready(Ok(0)) => {
                     return Poll::Ready(match decoder.eof() {
                         Ok(()) => Ok(Step::End(None)),
@@ -195,19 +198,19 @@ impl H1 {
 
     /// Nothing is left over from an exchange, so another may follow.
     pub fn is_clean(&self) -> bool {
-        self.read.is_empty() && self.write.is_empty()
+        self.read.is_empty() && self.out.is_empty()
     }
 
     /// Gives back what a connection at rest does not need.
     pub fn rest(&mut self) {
         self.read = BytesMut::new();
-        self.write = BytesMut::new();
+        self.out.release();
         self.bulk = false;
         self.deadline.release();
     }
 
-    fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        self.read.reserve(if self.bulk { BULK_READ } else { READ });
+    fn poll_fill(&mut self, cx: &mut Context<'_>, room: usize) -> Poll<io::Result<usize>> {
+        self.read.reserve(room);
         let n = ready!(tokio_read(&mut self.io, cx, &mut self.read))?;
         self.bulk = n >= READ;
         Poll::Ready(Ok(n))

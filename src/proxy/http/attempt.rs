@@ -256,7 +256,7 @@ async fn over_h1(
             None => Connection::None,
         };
         encode::request(
-            &mut conn.write,
+            conn.out.tail(),
             request.method,
             request.target,
             request.fields,

@@ -8,7 +8,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
 use http_body::{Body, Frame};
 
@@ -20,9 +20,6 @@ use crate::proxy::error::{Kind, ProxyError};
 
 /// How much of a body is kept where only a request that nobody has read may be sent again: what may leave as one packet.
 pub const UNREAD: usize = 8 * 1024;
-/// Bytes gathered before they are written to an HTTP/1 endpoint.
-const GATHER: usize = 16 * 1024;
-
 /// The body as all attempts share it.
 pub struct Source {
     body: RequestBody,
@@ -206,8 +203,7 @@ impl Pump {
     /// Ready when all of it is written.
     pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), SendError>> {
         loop {
-            let waiting = self.conn.borrow().write.len();
-            if self.all_read || waiting >= GATHER {
+            if self.all_read || self.conn.borrow().out.is_full() {
                 ready!(self.conn.borrow_mut().poll_flush(cx)).map_err(SendError::Endpoint)?;
                 if self.all_read {
                     return Poll::Ready(Ok(()));
@@ -222,27 +218,27 @@ impl Pump {
                 }
             };
             let mut conn = self.conn.borrow_mut();
-            let out = &mut conn.write;
+            let out = &mut conn.out;
             match frame {
                 Some(Err(e)) => return Poll::Ready(Err(SendError::Client(e))),
                 Some(Ok(frame)) => match frame.into_data() {
                     Ok(data) if data.is_empty() => {}
                     Ok(data) if self.chunked => {
-                        encode::chunk_start(out, data.len());
-                        out.put_slice(&data);
-                        encode::chunk_end(out);
+                        encode::chunk_start(out.tail(), data.len());
+                        out.push(data);
+                        encode::chunk_end(out.tail());
                     }
-                    Ok(data) => out.put_slice(&data),
+                    Ok(data) => out.push(data),
                     Err(frame) => {
                         if self.chunked {
-                            encode::last_chunk(out, frame.into_trailers().ok().as_ref());
+                            encode::last_chunk(out.tail(), frame.into_trailers().ok().as_ref());
                         }
                         self.all_read = true;
                     }
                 },
                 None => {
                     if self.chunked {
-                        encode::last_chunk(out, None);
+                        encode::last_chunk(out.tail(), None);
                     }
                     self.all_read = true;
                 }

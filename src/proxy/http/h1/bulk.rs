@@ -18,18 +18,16 @@ use crate::tls::io::Io;
 /// For less than this, two system calls more cost more than the copies they save.
 const LEAST: u64 = 96 * 1024;
 
-/// A pipe for the rest of `body`, where both connections are plain and what is left is known and large.
-pub fn pipe_for(conn: &Conn, body: &ResponseBody) -> Option<Pipe> {
-    let ResponseBody::H1(body) = body else { return None };
+/// Whether the rest of `body` should go to `client` through a pipe: both connections are plain, and what is left is
+/// known and large.
+pub fn is_for(client: &Io, body: &ResponseBody) -> bool {
+    let ResponseBody::H1(body) = body else { return false };
     if body.decoder.counted().is_none_or(|left| left < LEAST) {
-        return None;
+        return false;
     }
     let plain = |io: &Io| matches!(io, Io::Plain(_));
     let endpoint = body.conn.borrow();
-    if !plain(&endpoint.io) || !endpoint.read.is_empty() || !plain(&conn.wire.borrow().io) {
-        return None;
-    }
-    conn.down.worker.relays.pipes.take()
+    plain(client) && plain(&endpoint.io) && endpoint.read.is_empty()
 }
 
 /// Moves the rest of `body`. Ready when the client has all of it (`true`), or when it must be copied after all, because

@@ -12,7 +12,7 @@ use std::rc::Rc;
 use std::task::Poll;
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 use http::{Method, StatusCode, Version};
 use tokio::time::Instant;
 
@@ -291,7 +291,7 @@ async fn exchange(
     let asked_to_close = !head.keep_alive && !head.deviation.is_some_and(Reason::closes);
     let request = into_request(conn, head);
     let inform = |status: StatusCode, fields: &Fields| {
-        encode::informational(&mut conn.wire.borrow_mut().out, status, fields);
+        encode::informational(conn.wire.borrow_mut().out.tail(), status, fields);
     };
     let scope = Scope {
         down,
@@ -311,7 +311,7 @@ async fn exchange(
             };
             // A failure shows when the response is written.
             if waits {
-                let _ = conn.poll_write(cx, &mut Bytes::new(), &mut 0);
+                let _ = conn.poll_write(cx, &mut 0);
             }
             if read {
                 conn.poll_gone(cx).map(|()| None)

@@ -3,7 +3,6 @@
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
-use bytes::{BufMut, Bytes};
 use http::{StatusCode, Version};
 use tokio::time::Instant;
 
@@ -17,11 +16,6 @@ use crate::proxy::error::ProxyError;
 use crate::proxy::http::Response;
 use crate::proxy::http::body::ResponseBody;
 use crate::proxy::record::Record;
-
-/// Parts up to this size are copied behind what waits; larger ones are written where they lie.
-const COPY: usize = 4 * 1024;
-/// What is gathered before a write.
-const GATHER: usize = 16 * 1024;
 
 /// How a response is framed.
 pub struct Form {
@@ -66,7 +60,7 @@ pub fn head(conn: &Conn, form: &mut Form, response: &Response) -> BodyLength {
         _ => Connection::None,
     };
     encode::response(
-        &mut conn.wire.borrow_mut().out,
+        conn.wire.borrow_mut().out.tail(),
         status,
         &response.fields,
         length,
@@ -86,9 +80,8 @@ pub async fn body(
 ) -> Result<(), Cut> {
     let mut sending = Sending {
         chunked: length == BodyLength::Chunked,
-        data: Bytes::new(),
-        large: false,
         ended: false,
+        broken: None,
         pipe: None,
         copies: false,
     };
@@ -98,11 +91,9 @@ pub async fn body(
 
 struct Sending {
     chunked: bool,
-    /// Written where it lies, after what waits in the buffer.
-    data: Bytes,
-    /// `data` is a chunk whose end is not written yet.
-    large: bool,
     ended: bool,
+    /// The endpoint's failure, told when what came before it is written.
+    broken: Option<ProxyError>,
     /// The rest is moved from socket to socket.
     pipe: Option<Pipe>,
     /// It cannot be.
@@ -128,12 +119,9 @@ impl Sending {
                 self.pipe = None;
                 self.copies = true;
             }
-            let starved = match self.gather(cx, conn, body) {
-                Ok(starved) => starved,
-                Err(e) => return Poll::Ready(Err(Cut::Endpoint(e))),
-            };
+            let starved = self.gather(cx, conn, body);
             let mut written = 0;
-            let polled = conn.poll_write(cx, &mut self.data, &mut written);
+            let polled = conn.poll_write(cx, &mut written);
             record.add_bytes_out(written as u64);
             match polled {
                 Poll::Ready(Err(_)) => return Poll::Ready(Err(Cut::Client("the client closed the connection"))),
@@ -150,18 +138,18 @@ impl Sending {
                     deadline.clear();
                 }
             }
-            if std::mem::take(&mut self.large) {
-                encode::chunk_end(&mut conn.wire.borrow_mut().out);
-                continue;
+            if let Some(e) = self.broken.take() {
+                return Poll::Ready(Err(Cut::Endpoint(e)));
             }
             if self.ended {
                 return Poll::Ready(Ok(()));
             }
-            if !self.chunked && !self.copies {
-                self.pipe = bulk::pipe_for(conn, body);
+            if !self.chunked && !self.copies && bulk::is_for(&conn.wire.borrow().io, body) {
+                self.pipe = conn.down.worker.relays.pipes.take();
                 if self.pipe.is_some() {
                     continue;
                 }
+                self.copies = true;
             }
             if starved {
                 let read = conn.wire.borrow().decoder.is_end();
@@ -173,20 +161,25 @@ impl Sending {
         }
     }
 
-    /// Takes parts of the body until enough waits to be written, none is there (`true`), or it has ended.
-    fn gather(&mut self, cx: &mut Context<'_>, conn: &Conn, body: &mut ResponseBody) -> Result<bool, ProxyError> {
-        while !self.ended && self.data.is_empty() && conn.wire.borrow().out.len() < GATHER {
+    /// Takes parts of the body until enough waits to be written, none is there (`true`), it has ended, or the rest goes
+    /// another way.
+    fn gather(&mut self, cx: &mut Context<'_>, conn: &Conn, body: &mut ResponseBody) -> bool {
+        while !self.ended && self.broken.is_none() && !conn.wire.borrow().out.is_full() {
             let frame = match body.poll_frame(cx) {
-                Poll::Pending => return Ok(true),
-                Poll::Ready(Some(Err(e))) => return Err(e),
+                Poll::Pending => return true,
+                Poll::Ready(Some(Err(e))) => {
+                    self.broken = Some(e);
+                    break;
+                }
                 Poll::Ready(Some(Ok(frame))) => Some(frame),
                 Poll::Ready(None) => None,
             };
-            let out = &mut conn.wire.borrow_mut().out;
+            let wire = &mut *conn.wire.borrow_mut();
+            let out = &mut wire.out;
             let Some(frame) = frame else {
                 self.ended = true;
                 if self.chunked {
-                    encode::last_chunk(out, None);
+                    encode::last_chunk(out.tail(), None);
                 }
                 break;
             };
@@ -194,29 +187,26 @@ impl Sending {
                 Ok(data) if data.is_empty() => {}
                 Ok(data) => {
                     if self.chunked {
-                        encode::chunk_start(out, data.len());
+                        encode::chunk_start(out.tail(), data.len());
+                        out.push(data);
+                        encode::chunk_end(out.tail());
+                        continue;
                     }
-                    if data.len() <= COPY {
-                        out.put_slice(&data);
-                        if self.chunked {
-                            encode::chunk_end(out);
-                        }
-                    } else {
-                        self.data = data;
-                        // The chunk's end waits until the part is written.
-                        self.large = self.chunked;
-                    }
+                    out.push(data);
                     // A length says that this was all: the write need not wait for another look.
-                    self.ended |= !self.chunked && body.is_empty();
+                    self.ended |= body.is_empty();
+                    if !self.copies && bulk::is_for(&wire.io, body) {
+                        break;
+                    }
                 }
                 Err(frame) => {
                     self.ended = true;
                     if self.chunked {
-                        encode::last_chunk(out, frame.into_trailers().ok().as_ref());
+                        encode::last_chunk(out.tail(), frame.into_trailers().ok().as_ref());
                     }
                 }
             }
         }
-        Ok(false)
+        false
     }
 }

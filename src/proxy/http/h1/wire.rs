@@ -1,13 +1,13 @@
 //! The client's connection itself: its socket and buffers, read by a request's body, written by its response.
 
 use std::cell::{Cell, RefCell};
-use std::io::{self, IoSlice};
+use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Bytes, BytesMut};
 use http_body::Frame;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
@@ -16,6 +16,7 @@ use crate::h1::decode::{Decoder, Step};
 use crate::h1::desync::{Class, Reason};
 use crate::h1::framing::Framing;
 use crate::net::deadline::Deadline;
+use crate::net::outbox::Outbox;
 use crate::net::pace::Pace;
 use crate::pool::h1::tokio_read;
 use crate::proxy::error::{Kind, ProxyError};
@@ -40,8 +41,8 @@ pub struct Conn {
 pub struct Wire {
     pub io: Io,
     pub read: BytesMut,
-    /// To be written first.
-    pub out: BytesMut,
+    /// To be written.
+    pub out: Outbox,
     /// The current request's body.
     pub decoder: Decoder,
     pub deadline: Deadline,
@@ -63,7 +64,7 @@ impl Conn {
         let wire = Wire {
             io,
             read,
-            out: BytesMut::new(),
+            out: Outbox::default(),
             decoder: Decoder::new(Framing::None),
             deadline: Deadline::default(),
             pace: Pace::new(Duration::MAX, 0),
@@ -94,6 +95,7 @@ impl Conn {
         let n = filled.len();
         if n > 0 {
             wire.read.extend_from_slice(filled);
+            wire.bulk = n == READ;
         }
         ROOM.set(Some(room));
         ready!(polled)?;
@@ -128,25 +130,11 @@ impl Conn {
         }
     }
 
-    /// Writes what waits, then `data`, in as few calls as possible. Ready when all is written; the number of
-    /// bytes written since is told by `progress`.
-    pub fn poll_write(&self, cx: &mut Context<'_>, data: &mut Bytes, progress: &mut usize) -> Poll<io::Result<()>> {
+    /// Writes what waits. Ready when all is written; the number of bytes written since is told by `progress`.
+    pub fn poll_write(&self, cx: &mut Context<'_>, progress: &mut usize) -> Poll<io::Result<()>> {
         let wire = &mut *self.wire.borrow_mut();
-        while !wire.out.is_empty() || !data.is_empty() {
-            let n = match (wire.out.is_empty(), data.is_empty()) {
-                (false, false) => {
-                    let slices = [IoSlice::new(&wire.out), IoSlice::new(data)];
-                    ready!(Pin::new(&mut wire.io).poll_write_vectored(cx, &slices))?
-                }
-                (false, true) => ready!(Pin::new(&mut wire.io).poll_write(cx, &wire.out))?,
-                (true, _) => ready!(Pin::new(&mut wire.io).poll_write(cx, data))?,
-            };
-            if n == 0 {
-                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
-            }
-            let from_out = n.min(wire.out.len());
-            wire.out.advance(from_out);
-            data.advance(n - from_out);
+        while !wire.out.is_empty() {
+            let n = ready!(wire.out.poll_write(cx, &mut wire.io))?;
             *progress += n;
             self.count_out(n);
         }
@@ -170,7 +158,7 @@ impl Conn {
 impl Wire {
     /// Gives back what a connection at rest does not need.
     pub fn rest(&mut self) {
-        self.out = BytesMut::new();
+        self.out.release();
         if self.read.is_empty() {
             self.read = BytesMut::new();
         }
@@ -196,9 +184,10 @@ impl ClientBody {
             conn.wire
                 .borrow_mut()
                 .out
+                .tail()
                 .extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n");
             // What cannot be written now goes out with the response.
-            let _ = conn.poll_write(cx, &mut Bytes::new(), &mut 0);
+            let _ = conn.poll_write(cx, &mut 0);
         }
         loop {
             {
