@@ -17,8 +17,8 @@ use crate::endpoint::Health;
 use crate::endpoint::duty::Duty;
 use crate::h1::desync::Class;
 use crate::snapshot::{Action, Listener, Snapshot};
-use crate::telemetry::denied::Denied;
 use crate::telemetry::names::{self, Name};
+use crate::telemetry::reasons::{CutBy, Denied};
 use crate::telemetry::series::{DURATION_BOUNDS_US, HistogramSum, Outcome, RequestSeries};
 
 pub fn response(operator: &Operator) -> Response {
@@ -97,6 +97,8 @@ fn connections(snapshot: &Snapshot) -> Vec<MetricFamily> {
 fn requests(snapshot: &Snapshot) -> Vec<MetricFamily> {
     let mut requests = Family::counter(names::REQUESTS);
     let mut desync = Family::counter(names::DESYNC_REQUESTS);
+    let mut cut = Family::counter(names::RESPONSES_CUT);
+    let mut cuts: BTreeMap<(&str, &str, &str), u64> = BTreeMap::new();
     let mut durations: BTreeMap<(&str, &str), HistogramSum> = BTreeMap::new();
     let mut seen = HashSet::new();
     for listener in listeners(snapshot) {
@@ -115,6 +117,9 @@ fn requests(snapshot: &Snapshot) -> Vec<MetricFamily> {
             for part in series.parts() {
                 part.duration.add_to(sum);
                 part.codes().for_each(|(code, n)| *codes.entry(code).or_default() += n);
+                for by in CutBy::ALL {
+                    *cuts.entry((route, upstream, by.label())).or_default() += part.cut(by).get();
+                }
             }
             for (code, n) in codes {
                 let code = code.to_string();
@@ -138,7 +143,13 @@ fn requests(snapshot: &Snapshot) -> Vec<MetricFamily> {
     for ((route, upstream), sum) in durations.iter().filter(|(_, sum)| sum.count() > 0) {
         duration.add_histogram(&[("route", route), ("upstream", upstream)], sum);
     }
-    vec![requests.0, duration.0, desync.0]
+    for ((route, upstream, reason), n) in cuts.into_iter().filter(|(_, n)| *n > 0) {
+        cut.add(
+            &[("route", route), ("upstream", upstream), ("reason", reason)],
+            n as f64,
+        );
+    }
+    vec![requests.0, duration.0, cut.0, desync.0]
 }
 
 fn upstreams(snapshot: &Snapshot, leaving: &[Former]) -> Vec<MetricFamily> {

@@ -152,6 +152,8 @@ pub struct Forward {
     pub split: Vec<(usize, u32)>,
     /// From the request's head to the response's head, all attempts together. `None`: no limit.
     pub timeout: Option<Duration>,
+    /// From the request's head to the response's last byte. `None`: no limit.
+    pub max_duration: Option<Duration>,
     /// Overrides the listener's `max_body`.
     pub max_body: Option<u64>,
 }

@@ -115,6 +115,7 @@ fn tls(probe: &Probe, upstream: Option<&Tls>) -> Option<ProbeTls> {
                 server_name: None,
                 client_certificate: None,
                 verify: false,
+                handshake_timeout: None,
             };
             let config = client::config(&spec, &[]).inspect_err(|error| tracing::error!(error, "no TLS for probes"));
             Some(ProbeTls {

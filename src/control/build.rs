@@ -288,6 +288,7 @@ impl World {
                 Action::Forward(Forward {
                     split: shares.collect(),
                     timeout: forward.timeout,
+                    max_duration: forward.max_duration,
                     max_body: forward.max_body,
                 })
             }
@@ -310,10 +311,15 @@ impl World {
 
 /// The connections of an upstream whose fingerprint stays may be used on.
 fn dialer_fingerprint(plan: &plan::Upstream) -> u64 {
-    let tls = plan
-        .tls
-        .as_ref()
-        .map(|tls| (&tls.ca_path, &tls.server_name, tls.verify, files(tls)));
+    let tls = plan.tls.as_ref().map(|tls| {
+        (
+            &tls.ca_path,
+            &tls.server_name,
+            tls.verify,
+            tls.handshake_timeout,
+            files(tls),
+        )
+    });
     let what = (
         plan.protocol,
         plan.connect_timeout,
@@ -346,6 +352,7 @@ fn dialer(plan: &plan::Upstream) -> Result<Dialer, String> {
             };
             let wrong = |e: String| format!("upstream `{}`: TLS: {e}", plan.name);
             Some(Tls {
+                handshake_timeout: spec.handshake_timeout,
                 http: client::config(spec, alpn).map_err(wrong)?,
                 raw: client::config(spec, &[]).map_err(wrong)?,
                 server_name: spec

@@ -302,6 +302,7 @@ fn probe_tls(ca: Option<Arc<rustls::RootCertStore>>, verify: bool) -> ProbeTls {
         server_name: None,
         client_certificate: None,
         verify,
+        handshake_timeout: None,
     };
     ProbeTls {
         config: crate::tls::client::config(&spec, &[b"h2", b"http/1.1"]).unwrap(),

@@ -1,5 +1,6 @@
 //! How an upstream's endpoints are connected to: address, TLS, protocol, within one deadline.
 
+use std::cell::Cell;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -47,6 +48,8 @@ pub struct Tls {
     pub raw: Arc<rustls::ClientConfig>,
     /// Instead of the endpoint's own name.
     pub server_name: Option<ServerName<'static>>,
+    /// For the handshake alone; `None`: what is left of the connection's.
+    pub handshake_timeout: Option<Duration>,
 }
 
 /// A connection just made.
@@ -62,6 +65,7 @@ pub enum DialError {
     Failed(io::Error),
     Timeout(Duration),
     Tls(io::Error),
+    TlsTimeout(Duration),
 }
 
 impl DialError {
@@ -77,6 +81,7 @@ impl std::fmt::Display for DialError {
             Self::Failed(e) => write!(f, "cannot connect: {e}"),
             Self::Timeout(after) => write!(f, "no connection within {after:?}"),
             Self::Tls(e) => write!(f, "TLS handshake failed: {e}"),
+            Self::TlsTimeout(after) => write!(f, "no TLS handshake within {after:?}"),
         }
     }
 }
@@ -141,6 +146,7 @@ impl Dialer {
         config: Option<&Arc<rustls::ClientConfig>>,
         opening: Opening,
     ) -> Result<Io, DialError> {
+        let shaking = Cell::new(false);
         let work = async {
             let stream = dial::connect(&endpoint.addr, opening)
                 .await
@@ -151,12 +157,23 @@ impl Dialer {
             let name = self.server_name(&endpoint.configured)?;
             // In a box: a connection without TLS should not carry the room that a handshake takes.
             let handshake = Box::pin(TlsConnector::from(config.clone()).connect(name, stream));
-            let tls = handshake.await.map_err(DialError::Tls)?;
+            shaking.set(true);
+            let limit = self.tls.as_ref().and_then(|tls| tls.handshake_timeout);
+            let tls = match limit {
+                None => handshake.await,
+                Some(limit) => tokio::time::timeout(limit, handshake)
+                    .await
+                    .map_err(|_| DialError::TlsTimeout(limit))?,
+            };
+            let tls = tls.map_err(DialError::Tls)?;
             Ok(Io::Tls(Box::new(TlsStream::Client(tls))))
         };
         let connected = tokio::time::timeout(self.connect_timeout, work)
             .await
-            .unwrap_or(Err(DialError::Timeout(self.connect_timeout)));
+            .unwrap_or_else(|_| match shaking.get() {
+                true => Err(DialError::TlsTimeout(self.connect_timeout)),
+                false => Err(DialError::Timeout(self.connect_timeout)),
+            });
         if connected.as_ref().is_err_and(|e| !e.is_exhausted()) {
             endpoint.doubt();
         }

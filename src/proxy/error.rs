@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use http::StatusCode;
 
 use crate::policy::retry::Failure;
+use crate::telemetry::reasons::CutBy;
 use crate::telemetry::series::Outcome;
 
 /// What went wrong.
@@ -24,6 +25,9 @@ pub enum Kind {
     Exhausted,
     ConnectFailed,
     ConnectTimeout,
+    /// The TLS handshake with an endpoint failed, or did not end in time.
+    TlsFailed,
+    TlsTimeout,
     /// The endpoint closed or reset before a whole response head.
     Reset,
     /// The endpoint said that it did nothing with the request.
@@ -31,8 +35,12 @@ pub enum Kind {
     ResponseTimeout,
     /// The time for one attempt is over.
     TryTimeout,
-    /// The route's time for all attempts is over.
+    /// The time for all attempts is over.
     Deadline,
+    /// The response paused for too long.
+    ReadTimeout,
+    /// The response took too long as a whole.
+    MaxDuration,
     BadResponse,
 }
 
@@ -82,10 +90,16 @@ impl Kind {
             Self::ClientGone => CLIENT_GONE,
             Self::NoRoute => StatusCode::NOT_FOUND,
             Self::Unavailable | Self::Exhausted => StatusCode::SERVICE_UNAVAILABLE,
-            Self::ConnectFailed | Self::Reset | Self::Refused | Self::BadResponse => StatusCode::BAD_GATEWAY,
-            Self::ConnectTimeout | Self::ResponseTimeout | Self::TryTimeout | Self::Deadline => {
-                StatusCode::GATEWAY_TIMEOUT
+            Self::ConnectFailed | Self::TlsFailed | Self::Reset | Self::Refused | Self::BadResponse => {
+                StatusCode::BAD_GATEWAY
             }
+            Self::ConnectTimeout
+            | Self::TlsTimeout
+            | Self::ResponseTimeout
+            | Self::TryTimeout
+            | Self::Deadline
+            | Self::ReadTimeout
+            | Self::MaxDuration => StatusCode::GATEWAY_TIMEOUT,
         }
     }
 
@@ -101,11 +115,15 @@ impl Kind {
             Self::Exhausted => "no_descriptors",
             Self::ConnectFailed => "connect_failed",
             Self::ConnectTimeout => "connect_timeout",
+            Self::TlsFailed => "tls_failed",
+            Self::TlsTimeout => "tls_timeout",
             Self::Reset => "endpoint_reset",
             Self::Refused => "refused_stream",
             Self::ResponseTimeout => "response_timeout",
             Self::TryTimeout => "try_timeout",
             Self::Deadline => "deadline",
+            Self::ReadTimeout => "read_timeout",
+            Self::MaxDuration => "max_duration",
             Self::BadResponse => "bad_response",
         }
     }
@@ -116,19 +134,33 @@ impl Kind {
             Self::Exhausted => Outcome::Exhausted,
             Self::ConnectFailed => Outcome::ConnectFailed,
             Self::ConnectTimeout => Outcome::ConnectTimeout,
+            Self::TlsFailed => Outcome::TlsFailed,
+            Self::TlsTimeout => Outcome::TlsTimeout,
             Self::Reset => Outcome::Reset,
             Self::Refused => Outcome::Refused,
             Self::TryTimeout => Outcome::TryTimeout,
-            Self::ResponseTimeout | Self::Deadline => Outcome::ResponseTimeout,
+            Self::ResponseTimeout => Outcome::ResponseTimeout,
+            Self::Deadline => Outcome::Deadline,
             Self::BadResponse => Outcome::BadResponse,
             _ => Outcome::Cancelled,
+        }
+    }
+
+    /// What ended a response early whose head had been passed on.
+    pub fn cut_by(self) -> Option<CutBy> {
+        match self {
+            Self::ReadTimeout => Some(CutBy::ReadTimeout),
+            Self::Reset => Some(CutBy::Reset),
+            Self::BadResponse => Some(CutBy::BadResponse),
+            Self::MaxDuration => Some(CutBy::MaxDuration),
+            _ => None,
         }
     }
 
     /// What it is to the rules of retries; `None`: another endpoint would do no better.
     pub fn failure(self) -> Option<Failure> {
         match self {
-            Self::ConnectFailed | Self::ConnectTimeout => Some(Failure::Connect),
+            Self::ConnectFailed | Self::ConnectTimeout | Self::TlsFailed | Self::TlsTimeout => Some(Failure::Connect),
             Self::Reset => Some(Failure::Reset),
             Self::Refused => Some(Failure::RefusedStream),
             Self::ResponseTimeout | Self::TryTimeout => Some(Failure::Timeout),

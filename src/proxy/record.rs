@@ -8,6 +8,7 @@ use std::time::SystemTime;
 use http::StatusCode;
 use tokio::time::Instant;
 
+use super::error::ProxyError;
 use super::worker::Worker;
 use crate::h1::desync::Reason;
 use crate::telemetry::access::Line;
@@ -79,6 +80,14 @@ impl Record {
         if let Some(line) = &mut self.line {
             line.error = Some(why.into());
         }
+    }
+
+    /// Notes that the response ended before its end because of the endpoint.
+    pub fn cut(&mut self, e: &ProxyError) {
+        if let (Some(series), Some(by)) = (&self.series, e.kind.cut_by()) {
+            series.local(self.worker.id).cut(by).add(1);
+        }
+        self.failed(e.to_string());
     }
 
     /// Why it is not compliant.

@@ -167,8 +167,10 @@ impl Session {
             let outcome = match &dialled {
                 Ok(_) => Outcome::Success,
                 Err(DialError::Timeout(_)) => Outcome::ConnectTimeout,
+                Err(DialError::TlsTimeout(_)) => Outcome::TlsTimeout,
+                Err(DialError::Tls(_)) => Outcome::TlsFailed,
                 Err(e) if e.is_exhausted() => Outcome::Exhausted,
-                Err(_) => Outcome::ConnectFailed,
+                Err(DialError::Failed(_)) => Outcome::ConnectFailed,
             };
             let counters = active.endpoint().series.local(worker.id);
             counters.outcome(outcome).add(1);

@@ -118,6 +118,7 @@ pub struct Forward {
     /// Cumulative weights; the last is the sum of all.
     pub split: Vec<Share>,
     pub timeout: Option<Duration>,
+    pub max_duration: Option<Duration>,
     pub max_body: Option<u64>,
 }
 

@@ -63,6 +63,11 @@ pub const REQUEST_DURATION: Name = name(
     "From a request's head to the last byte of its response.",
 );
 
+pub const RESPONSES_CUT: Name = name(
+    "evenkeel_responses_cut_total",
+    "Responses that ended early after their head was passed on, by what ended them.",
+);
+
 pub const ENDPOINT_UP: Name = name(
     "evenkeel_endpoint_up",
     "1 when the endpoint is well: its health checks pass, or it has none.",

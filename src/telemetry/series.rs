@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::denied::Denied;
+use super::reasons::{CutBy, Denied};
 use super::shard::{LocalCounter, Sharded};
 
 /// Counters of one listener.
@@ -31,6 +31,7 @@ pub type ListenerSeries = Sharded<ListenerShard>;
 pub struct RequestShard {
     codes: Codes,
     pub duration: Histogram,
+    cut: [LocalCounter; CutBy::ALL.len()],
 }
 pub type RequestSeries = Sharded<RequestShard>;
 
@@ -39,6 +40,11 @@ impl RequestShard {
     pub fn record(&self, code: u16, took: Duration) {
         self.codes.count(code);
         self.duration.observe(took);
+    }
+
+    /// The counter of responses that ended early for this reason.
+    pub fn cut(&self, by: CutBy) -> &LocalCounter {
+        &self.cut[by as usize]
     }
 
     /// `(code, count)` of every status seen; 0 stands for codes outside 100 to 599.
@@ -150,9 +156,12 @@ pub enum Outcome {
     Success,
     /// A response with a 5xx status.
     ServerError,
-    /// Refused, unreachable, or the TLS handshake failed.
+    /// Refused or unreachable.
     ConnectFailed,
     ConnectTimeout,
+    /// The TLS handshake failed, or did not end in time.
+    TlsFailed,
+    TlsTimeout,
     /// The connection broke before a whole response head.
     Reset,
     /// No response head in time.
@@ -163,6 +172,8 @@ pub enum Outcome {
     Refused,
     /// The endpoint's response broke the protocol.
     BadResponse,
+    /// The time for the whole request was over first.
+    Deadline,
     /// The client went away first.
     Cancelled,
     /// This process lacked descriptors or memory: no fault of the endpoint.
@@ -170,16 +181,19 @@ pub enum Outcome {
 }
 
 impl Outcome {
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 14] = [
         Self::Success,
         Self::ServerError,
         Self::ConnectFailed,
         Self::ConnectTimeout,
+        Self::TlsFailed,
+        Self::TlsTimeout,
         Self::Reset,
         Self::ResponseTimeout,
         Self::TryTimeout,
         Self::Refused,
         Self::BadResponse,
+        Self::Deadline,
         Self::Cancelled,
         Self::Exhausted,
     ];
@@ -191,11 +205,14 @@ impl Outcome {
             Self::ServerError => "server_error",
             Self::ConnectFailed => "connect_failed",
             Self::ConnectTimeout => "connect_timeout",
+            Self::TlsFailed => "tls_failed",
+            Self::TlsTimeout => "tls_timeout",
             Self::Reset => "reset",
             Self::ResponseTimeout => "response_timeout",
             Self::TryTimeout => "try_timeout",
             Self::Refused => "refused_stream",
             Self::BadResponse => "bad_response",
+            Self::Deadline => "deadline",
             Self::Cancelled => "cancelled",
             Self::Exhausted => "exhausted",
         }

@@ -44,4 +44,6 @@ pub struct ClientSpec {
     pub client_certificate: Option<Certificate>,
     /// `false` accepts any certificate.
     pub verify: bool,
+    /// For the handshake alone; `None`: what is left of the connection's.
+    pub handshake_timeout: Option<std::time::Duration>,
 }

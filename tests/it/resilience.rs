@@ -249,3 +249,74 @@ fn a_deadline_that_would_pass_during_the_pause_ends_the_trying() {
     assert_eq!((reply.status, reply.text().as_str()), (503, "ill"));
     assert_eq!(denied(&proxy, "deadline"), 1.0);
 }
+
+/// Accepts, and never says a word of TLS.
+fn deaf() -> Origin {
+    Origin::raw(|stream, _| {
+        std::io::copy(stream, &mut std::io::sink())?;
+        Ok(())
+    })
+}
+
+#[test]
+fn each_phase_that_takes_too_long_has_a_word_of_its_own() {
+    let mute = silent();
+    let proxy = Proxy::start(&config("retries = 0\nresponse_timeout = \"100ms\"", &[mute.addr]));
+    let path = proxy.dir.path().join("access.log");
+    let mut client = Client::connect(proxy.addr("web"));
+    let mut case = |origin: &Origin, upstream: &str, route: &str, word: &str, status: u16| {
+        let text = config(&format!("retries = 0\n{upstream}"), &[origin.addr]);
+        proxy.reload(&text.replace("name = \"all\"", &format!("name = \"all\"\n{route}")));
+        assert_eq!(client.get("/").status, status, "{word}");
+        assert_eq!(outcomes(&proxy, origin, word), 1.0, "{word}");
+        eventually("a line of the access log", || {
+            let log = std::fs::read_to_string(&path).unwrap_or_default();
+            log.lines().any(|line| line.contains(&format!("\"error\":\"{word}: ")))
+        });
+    };
+    case(&mute, "response_timeout = \"100ms\"", "", "response_timeout", 504);
+    case(&mute, "", "timeout = \"100ms\"", "deadline", 504);
+    let deaf = deaf();
+    case(
+        &deaf,
+        "connect_timeout = \"5s\"\ntls.handshake_timeout = \"100ms\"",
+        "",
+        "tls_timeout",
+        504,
+    );
+    let plain = Origin::raw(|stream, _| stream.write_all(b"HTTP/1.1 400 X\r\n\r\n"));
+    case(&plain, "tls = true", "", "tls_failed", 502);
+}
+
+#[test]
+fn a_response_that_never_ends_is_cut_and_counted() {
+    let endless = Origin::start(|_, stream| {
+        stream.write_all(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n")?;
+        loop {
+            stream.write_all(b"1\r\nx\r\n")?;
+            // Its pace, which is what this is about.
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
+    });
+    let cut = |proxy: &Proxy, reason: &str| {
+        let labels = format!("{{route=\"all\",upstream=\"u\",reason=\"{reason}\"}}");
+        proxy.metric(&format!("evenkeel_responses_cut_total{labels}"))
+    };
+    let text = config("", &[endless.addr]).replace("name = \"all\"", "name = \"all\"\nmax_duration = \"300ms\"");
+    let proxy = Proxy::start(&text);
+    let mut client = Client::connect(proxy.addr("web"));
+    client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    assert!(client.try_reply(false).is_err(), "it looked whole");
+    eventually("it is counted", || cut(&proxy, "max_duration") == 1.0);
+    let half = Origin::raw(|stream, _| {
+        stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nhalf")?;
+        std::io::copy(stream, &mut std::io::sink())?;
+        Ok(())
+    });
+    proxy.reload(&config("read_timeout = \"100ms\"", &[half.addr]));
+    let mut client = Client::connect(proxy.addr("web"));
+    client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    assert!(client.try_reply(false).is_err(), "it looked whole");
+    eventually("it is counted", || cut(&proxy, "read_timeout") == 1.0);
+    eventually("nothing is left", || proxy.metric("evenkeel_endpoint_active") == 0.0);
+}

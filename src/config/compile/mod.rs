@@ -194,6 +194,7 @@ fn client_tls(cx: &Context<'_>, tls: &ClientTls, unverified: &str) -> ClientSpec
         server_name: tls.server_name.clone(),
         client_certificate: tls.certificate.as_ref().and_then(|files| files::certificate(cx, files)),
         verify: tls.verify.value,
+        handshake_timeout: tls.handshake_timeout.as_ref().map(|timeout| timeout.value),
     }
 }
 

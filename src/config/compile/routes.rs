@@ -123,6 +123,7 @@ fn compile_action(cx: &Context<'_>, action: &action::Action, upstreams: &mut Nam
                     .map(|(n, weight)| Some((n?, weight)))
                     .collect::<Option<_>>()?,
                 timeout: forward.timeout,
+                max_duration: forward.max_duration,
                 max_body: forward.max_body,
             })
         }

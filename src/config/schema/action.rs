@@ -23,6 +23,7 @@ pub struct Forward {
     /// Upstreams and their weights.
     pub split: Vec<(At<String>, u32)>,
     pub timeout: Option<Duration>,
+    pub max_duration: Option<Duration>,
     pub max_body: Option<u64>,
 }
 
@@ -41,6 +42,8 @@ pub const RESPOND: Shape = Shape {
     keys: &["status", "headers", "body"],
     later: &[],
 };
+
+const LEAST: Duration = Duration::from_millis(1);
 
 const ACTIONS: [&str; 4] = ["upstream", "split", "redirect", "respond"];
 const PLACEHOLDERS: [&str; 4] = ["path", "query", "host", "uri"];
@@ -67,7 +70,10 @@ pub fn read(fields: &Fields<'_>) -> Option<Action> {
         }
     }
     if fields.present(&["upstream", "split"]).is_empty() && !present.is_empty() {
-        fields.refuse(&["timeout", "max_body"], "is for routes with `upstream` or `split`");
+        fields.refuse(
+            &["timeout", "max_duration", "max_body"],
+            "is for routes with `upstream` or `split`",
+        );
     }
     // All of them are read, so that each is checked.
     let (redirect, respond) = (redirect(fields), respond(fields));
@@ -77,13 +83,27 @@ pub fn read(fields: &Fields<'_>) -> Option<Action> {
     };
     let forward = Forward {
         split: split.unwrap_or_default(),
-        timeout: fields.optional_duration("timeout", Duration::from_millis(1)),
+        timeout: fields.optional_duration("timeout", LEAST),
+        max_duration: max_duration(fields),
         max_body: fields.size("max_body", 0..=u64::MAX, ""),
     };
     let forward = (!forward.split.is_empty()).then_some(Action::Forward(forward));
     forward
         .or(redirect.map(Action::Redirect))
         .or(respond.map(Action::Respond))
+}
+
+/// `max_duration`, which is for more than `timeout` is.
+fn max_duration(fields: &Fields<'_>) -> Option<Duration> {
+    let longest = fields.optional_duration("max_duration", LEAST)?;
+    if let (Some(node), Some(timeout)) = (fields.get("timeout"), fields.optional_duration("timeout", LEAST))
+        && timeout > longest
+    {
+        let message = "`timeout` never comes: `max_duration` ends the request before";
+        let label = format!("expected at most `max_duration`, {longest:?}");
+        fields.cx.push(Diagnostic::error(node.span, message).label(label));
+    }
+    Some(longest)
 }
 
 fn split(fields: &Fields<'_>) -> Option<Vec<(At<String>, u32)>> {

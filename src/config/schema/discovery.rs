@@ -121,6 +121,12 @@ fn consul(fields: &Fields<'_>) -> Option<Discovery> {
     let cx = fields.cx;
     let url = fields.parsed("consul", "expected a URL such as \"http://127.0.0.1:8500\"", Url::parse);
     let tls = fields.get("tls").and_then(|node| tls::client(cx, node));
+    if let Some(timeout) = tls.as_ref().and_then(|tls| tls.handshake_timeout.as_ref()) {
+        cx.push(Diagnostic::error(
+            timeout.span,
+            "`handshake_timeout` is for the `tls` of endpoints",
+        ));
+    }
     if let (Some(url), Some(tls)) = (&url, fields.present(&["tls"]).first())
         && !url.value.tls
     {

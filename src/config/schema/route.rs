@@ -43,6 +43,7 @@ pub const ROUTE: Shape = Shape {
         "redirect",
         "respond",
         "timeout",
+        "max_duration",
         "max_body",
     ],
     later: &["cache"],

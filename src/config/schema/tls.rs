@@ -1,6 +1,7 @@
 //! `tls = …` of listeners and upstreams. The files are read when the plan is compiled.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use rustls::pki_types::ServerName;
 
@@ -22,6 +23,7 @@ pub struct ClientTls {
     pub server_name: Option<String>,
     pub verify: At<bool>,
     pub certificate: Option<CertificateFiles>,
+    pub handshake_timeout: Option<At<Duration>>,
 }
 
 #[derive(Debug)]
@@ -37,7 +39,7 @@ pub const LISTENER_TLS: Shape = Shape {
 };
 pub const UPSTREAM_TLS: Shape = Shape {
     what: "an upstream's `tls`",
-    keys: &["ca", "server_name", "verify", "certificate"],
+    keys: &["ca", "server_name", "verify", "certificate", "handshake_timeout"],
     later: &[],
 };
 pub const CERTIFICATE: Shape = Shape {
@@ -93,11 +95,16 @@ pub fn client(cx: &Context<'_>, node: &Node) -> Option<ClientTls> {
     if !verify.value {
         fields.refuse(&["ca"], "has no use while `verify = false` accepts every certificate");
     }
+    let handshake_timeout = fields
+        .optional_duration("handshake_timeout", Duration::from_millis(1))
+        .zip(fields.get("handshake_timeout"))
+        .map(|(value, node)| At { value, span: node.span });
     Some(ClientTls {
         ca: fields.get("ca").and_then(|node| path(cx, node)),
         server_name: server_name.map(|found| found.value),
         verify,
         certificate: fields.get("certificate").and_then(|node| certificate(cx, node)),
+        handshake_timeout,
     })
 }
 
@@ -108,6 +115,7 @@ pub fn defaults(span: Span) -> ClientTls {
         server_name: None,
         verify: At { value: true, span },
         certificate: None,
+        handshake_timeout: None,
     }
 }
 

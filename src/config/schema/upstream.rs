@@ -102,7 +102,10 @@ pub fn read(cx: &Context<'_>, name: &At<String>, node: &Node) -> Option<Upstream
         protocol: fields
             .word("protocol", &protocols, &[])
             .map_or(Protocol::Auto, |found| found.value),
-        tls: fields.get("tls").and_then(|node| tls::client(cx, node)),
+        tls: fields
+            .get("tls")
+            .and_then(|node| tls::client(cx, node))
+            .inspect(|tls| check_handshake(cx, tls, connect_timeout)),
         connect_timeout,
         response_timeout,
         read_timeout: fields.duration("read_timeout", LEAST, defaults::READ_TIMEOUT),
@@ -153,6 +156,17 @@ fn endpoints(fields: &Fields<'_>) -> (Vec<At<Listed>>, Option<Discovery>) {
     };
     check_twice(cx, &all);
     (all, list)
+}
+
+/// A handshake is a part of connecting.
+fn check_handshake(cx: &Context<'_>, tls: &ClientTls, connect_timeout: Duration) {
+    if let Some(timeout) = &tls.handshake_timeout
+        && timeout.value >= connect_timeout
+    {
+        let message = "`handshake_timeout` never ends a handshake: `connect_timeout` does before";
+        let label = format!("expected less than `connect_timeout`, {connect_timeout:?}");
+        cx.push(Diagnostic::error(timeout.span, message).label(label));
+    }
 }
 
 /// A list of addresses or tables.

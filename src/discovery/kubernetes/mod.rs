@@ -274,6 +274,7 @@ fn tls(ca: &Path) -> Result<Tls, String> {
         server_name: None,
         client_certificate: None,
         verify: true,
+        handshake_timeout: None,
     };
     Tls::new(&spec)
 }

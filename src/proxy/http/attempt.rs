@@ -32,7 +32,7 @@ use crate::pool::idle::announced;
 use crate::pool::{DialError, H1Lease, Lease, Protocol};
 use crate::proxy::error::{Kind, ProxyError};
 use crate::proxy::record::Record;
-use crate::telemetry::denied::Denied;
+use crate::telemetry::reasons::Denied;
 use crate::upstream::Upstream;
 
 /// How long an endpoint is waited for to say 100 before the body is sent anyway (RFC 9110 section 10.1.1).
@@ -168,10 +168,12 @@ async fn connect(
         let kind = match &e {
             DialError::Timeout(_) => Kind::ConnectTimeout,
             e if e.is_exhausted() => Kind::Exhausted,
-            DialError::Failed(_) | DialError::Tls(_) => {
+            DialError::Failed(_) => {
                 endpoint.idle.forget();
                 Kind::ConnectFailed
             }
+            DialError::Tls(_) => Kind::TlsFailed,
+            DialError::TlsTimeout(_) => Kind::TlsTimeout,
         };
         ProxyError::unsent(kind, e.to_string())
     })

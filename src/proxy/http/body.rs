@@ -75,6 +75,8 @@ pub enum ResponseBody {
     Full(Bytes),
     H1(Box<H1Body>),
     H2(Box<H2Body>),
+    /// Any of the others, within a time.
+    Timed(Box<Timed>),
     /// After 101: the connection to the endpoint, to be relayed.
     Upgraded(Box<Upgraded>),
 }
@@ -91,6 +93,15 @@ impl ResponseBody {
             }
             Self::H1(body) => body.poll_frame(cx),
             Self::H2(body) => body.poll_frame(cx),
+            Self::Timed(body) => body.poll_frame(cx),
+        }
+    }
+
+    /// What it is without a limit of time.
+    pub fn bare(&self) -> &Self {
+        match self {
+            Self::Timed(timed) => &timed.body,
+            other => other,
         }
     }
 
@@ -101,7 +112,37 @@ impl ResponseBody {
             Self::Full(bytes) => bytes.is_empty(),
             Self::H1(body) => body.decoder.is_end(),
             Self::H2(body) => body.incoming.is_end_stream(),
+            Self::Timed(timed) => timed.body.is_empty(),
         }
+    }
+}
+
+/// A body that must end before a time (`max_duration` of a route).
+pub struct Timed {
+    body: ResponseBody,
+    deadline: Deadline,
+}
+
+impl Timed {
+    /// Limits what can be limited: neither what has ended nor what has become a tunnel.
+    pub fn limit(body: ResponseBody, at: Instant) -> ResponseBody {
+        match body {
+            ResponseBody::H1(_) | ResponseBody::H2(_) => {
+                let mut deadline = Deadline::default();
+                deadline.set_at(at);
+                ResponseBody::Timed(Box::new(Self { body, deadline }))
+            }
+            other => other,
+        }
+    }
+
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, ProxyError>>> {
+        // Also where parts never cease to come.
+        if self.deadline.poll(cx).is_ready() {
+            let late = ProxyError::new(Kind::MaxDuration, "the request's time is over");
+            return Poll::Ready(Some(Err(late)));
+        }
+        self.body.poll_frame(cx)
     }
 }
 
@@ -143,9 +184,7 @@ impl H1Body {
                 Poll::Ready(Some(Err(match e {
                     ReadError::Broken(e) => ProxyError::new(Kind::Reset, format!("response body: {e}")),
                     ReadError::Malformed(e) => ProxyError::new(Kind::BadResponse, e.reason()),
-                    ReadError::TimedOut => {
-                        ProxyError::new(Kind::ResponseTimeout, "the response body paused for too long")
-                    }
+                    ReadError::TimedOut => ProxyError::new(Kind::ReadTimeout, "the response body paused for too long"),
                 })))
             }
         }
@@ -185,7 +224,7 @@ impl H2Body {
             Poll::Ready(None) => Poll::Ready(None),
             Poll::Pending => {
                 ready!(self.deadline.poll(cx));
-                let late = ProxyError::new(Kind::ResponseTimeout, "the response body paused for too long");
+                let late = ProxyError::new(Kind::ReadTimeout, "the response body paused for too long");
                 Poll::Ready(Some(Err(late)))
             }
         }

@@ -1,11 +1,13 @@
 //! The life of a request: one path, one route, one action; attempts until one endpoint answers.
 
+use std::cell::Cell;
 use std::sync::Arc;
 
 use http::Method;
 use tokio::time::Instant;
 
 use super::attempt::{Outgoing, attempt};
+use super::body::Timed;
 use super::forward::{set_forwarding, strip_hop_by_hop};
 use super::respond;
 use super::retry::{Asked, Failed, Retry};
@@ -112,19 +114,31 @@ async fn act(scope: &Scope<'_>, mut request: Request, record: &mut Record) -> Re
         upstream,
         key,
         max_body: forward.max_body.or(scope.http.max_body),
-        deadline: forward.timeout.map(|timeout| record.started + timeout),
+        deadline: forward
+            .timeout
+            .or(forward.max_duration)
+            .map(|timeout| record.started + timeout),
+        cut: Cell::new(Outcome::Cancelled),
     };
-    match work.deadline {
-        None => send(scope, &work, request, record).await,
-        Some(deadline) => match tokio::time::timeout_at(deadline, send(scope, &work, request, record)).await {
-            Ok(answered) => answered,
-            Err(_) => {
-                let timeout = forward.timeout.unwrap_or_default();
-                let late = format!("no response within the route's {timeout:?}");
-                Err(ProxyError::new(Kind::Deadline, late))
+    let mut response = match work.deadline {
+        None => send(scope, &work, request, record).await?,
+        Some(deadline) => {
+            let mut sending = std::pin::pin!(send(scope, &work, request, record));
+            match tokio::time::timeout_at(deadline, sending.as_mut()).await {
+                Ok(answered) => answered?,
+                Err(_) => {
+                    work.cut.set(Outcome::Deadline);
+                    let timeout = forward.timeout.or(forward.max_duration).unwrap_or_default();
+                    let late = format!("no response within the route's {timeout:?}");
+                    return Err(ProxyError::new(Kind::Deadline, late));
+                }
             }
-        },
+        }
+    };
+    if let Some(longest) = forward.max_duration {
+        response.body = Timed::limit(response.body, record.started + longest);
     }
+    Ok(response)
 }
 
 /// What is to be done for a request that is forwarded.
@@ -135,6 +149,8 @@ struct Work<'a> {
     max_body: Option<u64>,
     /// For the response's head.
     deadline: Option<Instant>,
+    /// What an attempt counts as that is given up: unless something else is known, the client went away.
+    cut: Cell<Outcome>,
 }
 
 /// The upstream this request falls to, and the hash that binds it to an endpoint.
@@ -223,7 +239,6 @@ async fn send(
         let endpoint = active.endpoint().clone();
         record.attempts += 1;
         record.note(|line| line.endpoint = Some(endpoint.label.clone()));
-        // Counts the attempt as cancelled when the client goes away meanwhile.
         let counted = Counted {
             scope,
             endpoint: endpoint.clone(),
@@ -231,7 +246,8 @@ async fn send(
                 None => record.started,
                 Some(_) => Instant::now(),
             },
-            outcome: Outcome::Cancelled,
+            outcome: None,
+            cut: &work.cut,
         };
         let failed = match attempt(scope, upstream, &request, active, counted.begun, record).await {
             Ok(response) => {
@@ -290,20 +306,23 @@ struct Counted<'a> {
     scope: &'a Scope<'a>,
     endpoint: Arc<State>,
     begun: Instant,
-    outcome: Outcome,
+    /// `None`: given up.
+    outcome: Option<Outcome>,
+    cut: &'a Cell<Outcome>,
 }
 
 impl Counted<'_> {
     fn end(mut self, outcome: Outcome) {
-        self.outcome = outcome;
+        self.outcome = Some(outcome);
     }
 }
 
 impl Drop for Counted<'_> {
     fn drop(&mut self) {
         let series = self.endpoint.series.local(self.scope.down.worker.id);
-        series.outcome(self.outcome).add(1);
-        if matches!(self.outcome, Outcome::Success | Outcome::ServerError) {
+        let outcome = self.outcome.unwrap_or_else(|| self.cut.get());
+        series.outcome(outcome).add(1);
+        if matches!(outcome, Outcome::Success | Outcome::ServerError) {
             series.latency.observe(self.begun.elapsed());
         }
     }

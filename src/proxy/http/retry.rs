@@ -15,7 +15,7 @@ use crate::endpoint::{Active, State};
 use crate::policy::budget::Permit;
 use crate::policy::retry::retry_after;
 use crate::proxy::error::ProxyError;
-use crate::telemetry::denied::Denied;
+use crate::telemetry::reasons::Denied;
 use crate::upstream::Upstream;
 
 /// A response that is not passed on is read to its end, so that its connection can be used again, if that end is near.

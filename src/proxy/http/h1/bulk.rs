@@ -89,7 +89,7 @@ fn poll_fill(cx: &mut Context<'_>, pipe: &mut Pipe, body: &mut H1Body, left: usi
         Poll::Pending => {
             endpoint.deadline.set_if_clear(body.read_timeout);
             ready!(endpoint.deadline.poll(cx));
-            let late = ProxyError::new(Kind::ResponseTimeout, "the response body paused for too long");
+            let late = ProxyError::new(Kind::ReadTimeout, "the response body paused for too long");
             return Poll::Ready(Err(late));
         }
     };

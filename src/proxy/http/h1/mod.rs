@@ -350,10 +350,10 @@ async fn exchange(
     match sent {
         Ok(()) => {}
         Err(cut) => {
-            record.failed(match &cut {
-                Cut::Client(why) => format!("client_gone: {why}"),
-                Cut::Endpoint(e) => e.to_string(),
-            });
+            match &cut {
+                Cut::Client(why) => record.failed(format!("client_gone: {why}")),
+                Cut::Endpoint(e) => record.cut(e),
+            }
             record.finish();
             abort(conn);
             return None;
@@ -438,7 +438,7 @@ fn may_go_on(conn: &Conn, body: &ResponseBody) -> bool {
     if wire.broken {
         return false;
     }
-    let uploading = match body {
+    let uploading = match body.bare() {
         // An endpoint that is about to close reads no more of it.
         ResponseBody::H1(body) => body.sending.is_some() && body.keep,
         ResponseBody::H2(_) => true,

@@ -387,7 +387,7 @@ impl Body for StreamBody {
             }
             Poll::Ready(Some(Err(e))) => {
                 if let Some(record) = &mut this.record {
-                    record.failed(e.to_string());
+                    record.cut(e);
                 }
                 this.finish();
             }

@@ -1,4 +1,4 @@
-//! Why something was not done that might have helped: the labels of counters about retries.
+//! Why something was not done, or not to its end: labels of counters.
 
 /// Why a failed attempt was not followed by another, though its failure is one that is repeated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,6 +36,33 @@ impl Denied {
             Self::Budget => "budget",
             Self::Deadline => "deadline",
             Self::Endpoint => "endpoint",
+        }
+    }
+}
+
+/// Why a response ended before its end, after its head had been passed on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CutBy {
+    /// The endpoint paused for longer than `read_timeout`.
+    ReadTimeout,
+    /// The connection to the endpoint broke.
+    Reset,
+    /// What came was no body, or less than announced.
+    BadResponse,
+    /// The route's `max_duration` was over.
+    MaxDuration,
+}
+
+impl CutBy {
+    pub const ALL: [Self; 4] = [Self::ReadTimeout, Self::Reset, Self::BadResponse, Self::MaxDuration];
+
+    /// The value of the metric label `reason`.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::ReadTimeout => "read_timeout",
+            Self::Reset => "reset",
+            Self::BadResponse => "bad_response",
+            Self::MaxDuration => "max_duration",
         }
     }
 }
