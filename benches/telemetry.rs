@@ -66,6 +66,7 @@ fn line() -> Line {
         upstream: Some("api".into()),
         endpoint: Some("10.0.1.1:8080".into()),
         attempts: 1,
+        queued: None,
         total: Duration::from_micros(3_456),
         connect: None,
         response: Some(Duration::from_micros(3_210)),

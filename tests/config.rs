@@ -212,6 +212,8 @@ fn the_reference_has_every_key() {
             "`health`" => "upstreams.*.health",
             "an upstream's `tls`" => "upstreams.*.tls",
             "`retries`" => "upstreams.*.retries",
+            "`adaptive_limit`" => "upstreams.*.adaptive_limit",
+            "`queue`" => "upstreams.*.queue",
             "`backoff`" => "upstreams.*.retries.backoff",
             other => panic!("where does {other} stand in a file?"),
         };

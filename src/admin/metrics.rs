@@ -18,7 +18,7 @@ use crate::endpoint::duty::Duty;
 use crate::h1::desync::Class;
 use crate::snapshot::{Action, Listener, Snapshot};
 use crate::telemetry::names::{self, Name};
-use crate::telemetry::reasons::{CutBy, Denied};
+use crate::telemetry::reasons::{CutBy, Denied, ShedBy};
 use crate::telemetry::series::{DURATION_BOUNDS_US, HistogramSum, Outcome, RequestSeries};
 
 pub fn response(operator: &Operator) -> Response {
@@ -36,6 +36,7 @@ fn families(operator: &Operator) -> Vec<MetricFamily> {
     all.extend(connections(&snapshot));
     all.extend(requests(&snapshot));
     all.extend(upstreams(&snapshot, &operator.status.leaving.list()));
+    all.extend(limits(&snapshot));
     all.extend(discovery(operator, &snapshot));
     all.extend(ProcessCollector::for_self().collect());
     all
@@ -150,6 +151,32 @@ fn requests(snapshot: &Snapshot) -> Vec<MetricFamily> {
         );
     }
     vec![requests.0, duration.0, cut.0, desync.0]
+}
+
+/// Of upstreams that limit what is under way.
+fn limits(snapshot: &Snapshot) -> Vec<MetricFamily> {
+    let mut waiting = Family::gauge(names::UPSTREAM_WAITING);
+    let mut shed = Family::counter(names::UPSTREAM_SHED);
+    let mut limit = Family::gauge(names::ENDPOINT_LIMIT);
+    for upstream in &snapshot.upstreams {
+        let Some(limits) = &upstream.settings.limits else {
+            continue;
+        };
+        let name = ("upstream", &*upstream.name);
+        waiting.add(&[name], limits.gate.waiting() as f64);
+        for by in ShedBy::ALL {
+            shed.add(
+                &[name, ("reason", by.label())],
+                upstream.series.sum(|s| s.shed(by)) as f64,
+            );
+        }
+        for member in upstream.members().iter() {
+            if let Some(n) = member.endpoint.limit.get() {
+                limit.add(&[name, ("endpoint", &*member.endpoint.label)], f64::from(n));
+            }
+        }
+    }
+    [waiting, shed, limit].map(|f| f.0).into()
 }
 
 fn upstreams(snapshot: &Snapshot, leaving: &[Former]) -> Vec<MetricFamily> {

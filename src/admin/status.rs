@@ -15,6 +15,7 @@ use crate::control::leaving::Former;
 use crate::discovery::feed::Report;
 use crate::h1::desync::Class;
 use crate::snapshot::{Action, Listener, Route, Serve, Snapshot};
+use crate::telemetry::reasons::ShedBy;
 use crate::telemetry::series::{HistogramSum, Outcome};
 use crate::upstream::Upstream;
 
@@ -102,6 +103,8 @@ struct UpstreamStatus {
     available: bool,
     retries_total: u64,
     unavailable_total: u64,
+    /// Of upstreams with a limit.
+    queue: Option<Queue>,
     /// Where its endpoints come from, beside those with a fixed address.
     sources: Vec<SourceStatus>,
     endpoints: Vec<EndpointStatus>,
@@ -132,6 +135,16 @@ struct Updates {
 }
 
 #[derive(Debug, Serialize)]
+struct Queue {
+    active: u32,
+    /// `null`: no limit of the upstream as a whole.
+    max_active: Option<u32>,
+    waiting: usize,
+    /// Sent away, by reason.
+    shed: BTreeMap<&'static str, u64>,
+}
+
+#[derive(Debug, Serialize)]
 struct EndpointStatus {
     address: String,
     /// As written in the configuration, where that is a name.
@@ -150,6 +163,8 @@ struct EndpointStatus {
     idle: u64,
     idle_limit_seconds: Option<f64>,
     replays_total: u64,
+    /// How many may be active now.
+    limit: Option<u32>,
     attempts: BTreeMap<&'static str, u64>,
     latency: Option<Latency>,
 }
@@ -305,6 +320,14 @@ fn upstream(upstream: &Upstream, sources: Option<&Vec<Arc<Report>>>) -> Upstream
         available: upstream.is_available(),
         retries_total: upstream.series.sum(|s| &s.retries),
         unavailable_total: upstream.series.sum(|s| &s.unavailable),
+        queue: upstream.settings.limits.as_ref().map(|limits| Queue {
+            active: limits.gate.active(),
+            max_active: Some(limits.max_active).filter(|max| *max < u32::MAX),
+            waiting: limits.gate.waiting(),
+            shed: ShedBy::ALL
+                .map(|by| (by.label(), upstream.series.sum(|s| s.shed(by))))
+                .into(),
+        }),
         sources: sources.into_iter().flatten().map(source).collect(),
         endpoints: upstream
             .members()
@@ -333,6 +356,7 @@ fn upstream(upstream: &Upstream, sources: Option<&Vec<Arc<Report>>>) -> Upstream
                     idle: endpoint.series.sum(|s| &s.idle),
                     idle_limit_seconds: endpoint.idle.limit(coarse_ms()).map(|ms| f64::from(ms) / 1e3),
                     replays_total: endpoint.series.sum(|s| &s.replays),
+                    limit: endpoint.limit.get(),
                     attempts: Outcome::ALL.into_iter().map(counted).collect(),
                     latency: quantiles(&latency),
                 }

@@ -59,6 +59,16 @@ pub const RETRY_BACKOFF_BASE: Duration = Duration::from_millis(25);
 pub const RETRY_BACKOFF_MAX: Duration = Duration::from_millis(250);
 /// Forms and API calls fit; uploads are streamed and not repeated once they were begun.
 pub const RETRY_BUFFER: usize = 64 << 10;
+/// Where an adaptive limit begins: what a small endpoint bears; a large one gets more within seconds.
+pub const ADAPTIVE_INITIAL: u32 = 20;
+pub const ADAPTIVE_MIN: u32 = 4;
+pub const ADAPTIVE_MAX: u32 = 1_000;
+/// Half as slow again as with room: less, and ordinary scatter would cost capacity.
+pub const ADAPTIVE_TOLERANCE: f64 = 1.5;
+/// HAProxy's usual setting; a longer line would be served too late to matter.
+pub const QUEUE_SIZE: usize = 1024;
+/// As long as a connection may take: people wait no longer.
+pub const QUEUE_TIMEOUT: Duration = Duration::from_secs(3);
 pub const RESOLVE_INTERVAL: Duration = Duration::from_secs(30);
 /// Where name servers listen (RFC 1035 section 4.2).
 pub const DNS_PORT: u16 = 53;

@@ -154,6 +154,8 @@ pub struct Forward {
     pub timeout: Option<Duration>,
     /// From the request's head to the response's last byte. `None`: no limit.
     pub max_duration: Option<Duration>,
+    /// Who goes first where requests wait.
+    pub importance: policy::queue::Importance,
     /// Overrides the listener's `max_body`.
     pub max_body: Option<u64>,
 }
@@ -199,10 +201,25 @@ pub struct Upstream {
     pub pool_min_idle: usize,
     /// Attempts beyond the first.
     pub retry: policy::retry::Spec,
+    /// How much may be under way; `None`: any number.
+    pub limits: Option<Limits>,
     /// How often host names are resolved again, at the latest (30 s).
     pub resolve_interval: Duration,
     /// Who is asked for host names. Empty: the name servers of this machine.
     pub name_servers: Vec<SocketAddr>,
     /// Which addresses of host names count.
     pub address_family: Families,
+}
+
+/// At least one of the first three is set.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Limits {
+    /// Requests (Layer 4: connections) under way in all.
+    pub max_active: Option<u32>,
+    /// The same at each endpoint.
+    pub max_active_per_endpoint: Option<u32>,
+    /// Each endpoint's limit is found out, below the fixed one.
+    pub adaptive: Option<policy::adaptive::Spec>,
+    /// Who may wait for room (1024 for 3 s).
+    pub queue: policy::queue::Spec,
 }

@@ -13,6 +13,7 @@ use crate::config::plan::{self, Plan};
 use crate::h1::head::Limits;
 use crate::net::relay;
 use crate::policy::budget::Repeating;
+use crate::policy::queue::Gate;
 use crate::pool::dial::Tls;
 use crate::pool::{Dialer, Protocol};
 use crate::route::Table;
@@ -20,7 +21,7 @@ use crate::snapshot::{Action, Forward, Http, Listener, Live, Route, Serve, Share
 use crate::telemetry::series::{RequestSeries, UpstreamSeries};
 use crate::tls::server::Tickets;
 use crate::tls::{ClientSpec, client, server};
-use crate::upstream::{Member, Settings, Upstream};
+use crate::upstream::{self, Member, Settings, Upstream};
 
 /// A TLS handshake at Layer 4, and the most one may take at Layer 7.
 const HANDSHAKE: Duration = Duration::from_secs(10);
@@ -50,6 +51,7 @@ struct Kept {
     series: Arc<UpstreamSeries>,
     cursor: crate::balance::Cursor,
     repeating: Arc<Repeating>,
+    gate: Arc<Gate>,
     dialer: Arc<Dialer>,
     /// Of all that decides how connections are made.
     fingerprint: u64,
@@ -139,6 +141,7 @@ impl World {
                 series: kept.map_or_else(|| Arc::new(UpstreamSeries::new(self.workers)), |k| k.series.clone()),
                 cursor: kept.map_or_else(Default::default, |k| k.cursor.clone()),
                 repeating: kept.map_or_else(Default::default, |k| k.repeating.clone()),
+                gate: kept.map_or_else(Default::default, |k| k.gate.clone()),
                 dialer: Arc::new(dialer(plan)?),
                 fingerprint,
             },
@@ -152,8 +155,16 @@ impl World {
             pool_min_idle: plan.pool_min_idle,
             retry: plan.retry.clone(),
             repeating: kept.repeating,
+            limits: plan.limits.as_ref().map(|limits| upstream::Limits {
+                max_active: limits.max_active.unwrap_or(u32::MAX),
+                queue: limits.queue,
+                gate: kept.gate.clone(),
+                adaptive: limits.adaptive.is_some(),
+            }),
         };
         let members = self.members.of(plan, &self.found);
+        // Limits may be wider now, or gone.
+        kept.gate.freed();
         Ok(Arc::new(Upstream::new(
             plan.name.clone(),
             settings,
@@ -289,6 +300,7 @@ impl World {
                     split: shares.collect(),
                     timeout: forward.timeout,
                     max_duration: forward.max_duration,
+                    importance: forward.importance,
                     max_body: forward.max_body,
                 })
             }

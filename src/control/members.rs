@@ -72,6 +72,11 @@ impl Members {
                             .found_by(place.sources.clone()),
                     ),
                 };
+                let limits = upstream.limits.as_ref();
+                state.limit.set(
+                    limits.and_then(|limits| limits.max_active_per_endpoint),
+                    limits.and_then(|limits| limits.adaptive),
+                );
                 states.insert(addr, state.clone());
                 members.push(Member {
                     endpoint: state,

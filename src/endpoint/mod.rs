@@ -9,6 +9,8 @@ use std::sync::atomic::{AtomicU8, AtomicU32, Ordering::Relaxed};
 use tokio::sync::Notify;
 
 use crate::net::addr::{DialAddr, EndpointAddr};
+use crate::policy::limit::Limit;
+use crate::policy::queue::Entered;
 use crate::telemetry::series::EndpointSeries;
 
 /// What the health checker thinks of an endpoint.
@@ -48,6 +50,8 @@ pub struct State {
     pub orders: duty::Orders,
     /// What it was seen to do with idle connections.
     pub idle: idle::Learned,
+    /// How many may be.
+    pub limit: Limit,
     pub series: EndpointSeries,
     /// Those who know where it is: told when that seems to be no longer true.
     sources: Vec<Arc<Notify>>,
@@ -65,6 +69,7 @@ impl State {
             active: AtomicU32::new(0),
             orders: duty::Orders::default(),
             idle: idle::Learned::default(),
+            limit: Limit::default(),
             series: EndpointSeries::new(workers),
             sources: Vec::new(),
         }
@@ -104,22 +109,35 @@ impl State {
     /// Counts one request as under way until the guard is dropped.
     pub fn begin(self: &Arc<Self>) -> Active {
         self.active.fetch_add(1, Relaxed);
-        Active(self.clone())
+        Active {
+            endpoint: self.clone(),
+            entered: None,
+        }
     }
 }
 
 /// One request under way at an endpoint; counted from [`State::begin`] until dropped.
 #[derive(Debug)]
-pub struct Active(Arc<State>);
+pub struct Active {
+    endpoint: Arc<State>,
+    /// Where the upstream counts too. Dropped after the endpoint has been told: who waits then finds room.
+    entered: Option<Entered>,
+}
 
 impl Active {
     pub fn endpoint(&self) -> &Arc<State> {
-        &self.0
+        &self.endpoint
+    }
+
+    /// Also counted in its upstream from now on.
+    pub fn within(mut self, entered: Entered) -> Self {
+        self.entered = Some(entered);
+        self
     }
 }
 
 impl Drop for Active {
     fn drop(&mut self) {
-        self.0.active.fetch_sub(1, Relaxed);
+        self.endpoint.active.fetch_sub(1, Relaxed);
     }
 }

@@ -1,5 +1,8 @@
 //! How requests are repeated and bounded: pure rules, without I/O; time and chance are arguments.
 
+pub mod adaptive;
 pub mod backoff;
 pub mod budget;
+pub mod limit;
+pub mod queue;
 pub mod retry;

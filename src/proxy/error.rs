@@ -21,6 +21,10 @@ pub enum Kind {
     NoRoute,
     /// No endpoint is available.
     Unavailable,
+    /// No endpoint has room, and as many wait as may.
+    Overloaded,
+    /// No endpoint had room in time.
+    QueueTimeout,
     /// This process has no descriptors or memory left for a connection to an endpoint.
     Exhausted,
     ConnectFailed,
@@ -89,7 +93,9 @@ impl Kind {
             Self::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
             Self::ClientGone => CLIENT_GONE,
             Self::NoRoute => StatusCode::NOT_FOUND,
-            Self::Unavailable | Self::Exhausted => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Unavailable | Self::Overloaded | Self::QueueTimeout | Self::Exhausted => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
             Self::ConnectFailed | Self::TlsFailed | Self::Reset | Self::Refused | Self::BadResponse => {
                 StatusCode::BAD_GATEWAY
             }
@@ -112,6 +118,8 @@ impl Kind {
             Self::ClientGone => "client_gone",
             Self::NoRoute => "no_route",
             Self::Unavailable => "no_endpoint_available",
+            Self::Overloaded => "overloaded",
+            Self::QueueTimeout => "queue_timeout",
             Self::Exhausted => "no_descriptors",
             Self::ConnectFailed => "connect_failed",
             Self::ConnectTimeout => "connect_timeout",

@@ -14,6 +14,7 @@ use crate::endpoint::Active;
 use crate::net::dial::Opening;
 use crate::net::peek::{self, Hello};
 use crate::net::relay::{self, Direction, End};
+use crate::policy::queue::Importance;
 use crate::policy::retry::Failure;
 use crate::pool::DialError;
 use crate::route::HostPattern;
@@ -21,7 +22,7 @@ use crate::snapshot::{Listener, Live, Tcp};
 use crate::telemetry::access::Line;
 use crate::telemetry::series::Outcome;
 use crate::tls::io::Io;
-use crate::upstream::Upstream;
+use crate::upstream::{Refused, Upstream};
 
 /// For a ClientHello to come (DEFAULTS: SNI peek).
 const PEEK: Duration = Duration::from_secs(3);
@@ -146,13 +147,23 @@ impl Session {
         let retry = &upstream.settings.retry;
         let retries = if retry.on.has(Failure::Connect) { retry.max } else { 0 };
         while self.line.attempts <= retries {
-            let picked = {
-                let rng = &mut *worker.rng.borrow_mut();
-                upstream.pick(&mut PickContext {
+            let look = |pick: fn(&Upstream, &mut PickContext<'_>) -> Result<Active, Refused>| {
+                let context = &mut PickContext {
                     key,
-                    rng,
+                    rng: &mut worker.rng.borrow_mut(),
                     tried: &tried,
-                })
+                };
+                pick(upstream, context)
+            };
+            let picked = match look(Upstream::admit) {
+                Err(Refused::Full) if last.is_none() => {
+                    let first = || look(Upstream::admit_first);
+                    // In a box: most connections need not wait.
+                    let waited = Box::pin(upstream.wait(Importance::Normal, worker.id, first)).await;
+                    self.line.queued = self.began.map(|began| began.elapsed());
+                    Some(waited.map_err(|shed| shed.reason())?)
+                }
+                picked => picked.ok(),
             };
             let Some(active) = picked else { break };
             if last.is_some() {

@@ -14,6 +14,7 @@ use crate::fields::Fields;
 use crate::h1::desync;
 use crate::h1::head::Limits;
 use crate::net::relay;
+use crate::policy::queue::Importance;
 use crate::route::{HostPattern, Table};
 use crate::telemetry::series::{ListenerSeries, RequestSeries};
 use crate::upstream::Upstream;
@@ -119,6 +120,7 @@ pub struct Forward {
     pub split: Vec<Share>,
     pub timeout: Option<Duration>,
     pub max_duration: Option<Duration>,
+    pub importance: Importance,
     pub max_body: Option<u64>,
 }
 

@@ -99,6 +99,18 @@ pub const RETRIES_DENIED: Name = name(
     "evenkeel_retries_denied_total",
     "Failed attempts that were not followed by another, by what forbade it.",
 );
+pub const UPSTREAM_WAITING: Name = name(
+    "evenkeel_upstream_waiting",
+    "Requests and connections that wait for an endpoint with room.",
+);
+pub const UPSTREAM_SHED: Name = name(
+    "evenkeel_upstream_shed_total",
+    "Requests and connections sent away because no endpoint had room, by when.",
+);
+pub const ENDPOINT_LIMIT: Name = name(
+    "evenkeel_endpoint_limit",
+    "How many requests or connections may be under way at the endpoint.",
+);
 pub const UPSTREAM_UNAVAILABLE: Name = name(
     "evenkeel_upstream_unavailable_total",
     "Requests and connections refused because no endpoint was available.",

@@ -66,3 +66,27 @@ impl CutBy {
         }
     }
 }
+
+/// Why a request or connection was sent away that had waited for room, or would have had to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ShedBy {
+    /// As many waited as may.
+    QueueFull,
+    /// Somebody more important took its place.
+    Displaced,
+    /// Nothing became free in time.
+    Timeout,
+}
+
+impl ShedBy {
+    pub const ALL: [Self; 3] = [Self::QueueFull, Self::Displaced, Self::Timeout];
+
+    /// The value of the metric label `reason`.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::QueueFull => "queue_full",
+            Self::Displaced => "displaced",
+            Self::Timeout => "queue_timeout",
+        }
+    }
+}

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::reasons::{CutBy, Denied};
+use super::reasons::{CutBy, Denied, ShedBy};
 use super::shard::{LocalCounter, Sharded};
 
 /// Counters of one listener.
@@ -245,6 +245,7 @@ impl EndpointShard {
 pub struct UpstreamShard {
     pub retries: LocalCounter,
     retries_denied: [LocalCounter; Denied::ALL.len()],
+    shed: [LocalCounter; ShedBy::ALL.len()],
     /// Requests or connections refused because no endpoint was available.
     pub unavailable: LocalCounter,
 }
@@ -254,6 +255,11 @@ impl UpstreamShard {
     /// The counter of attempts that were not made for this reason.
     pub fn denied(&self, reason: Denied) -> &LocalCounter {
         &self.retries_denied[reason as usize]
+    }
+
+    /// The counter of those who were sent away for this reason.
+    pub fn shed(&self, by: ShedBy) -> &LocalCounter {
+        &self.shed[by as usize]
     }
 }
 

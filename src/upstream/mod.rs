@@ -1,10 +1,13 @@
 //! A group of endpoints at work: who is in it, who may be picked now, how connections are made.
 
+mod admit;
+
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 
+pub use self::admit::{Limits, Refused, Shed};
 use crate::balance::{self, Balancer, Candidate, Cursor, PickContext, Spec};
 use crate::endpoint::duty::Duty;
 use crate::endpoint::{Active, Health, State};
@@ -29,6 +32,8 @@ pub struct Settings {
     pub retry: retry::Spec,
     /// Repetitions under way, whatever the snapshot.
     pub repeating: Arc<Repeating>,
+    /// How much may be under way; `None`: any number.
+    pub limits: Option<Limits>,
 }
 
 /// One endpoint's place in an upstream.
@@ -141,6 +146,10 @@ impl Upstream {
         let balancer =
             (!candidates.is_empty()).then(|| balance::build(&self.settings.balance, &candidates, self.cursor.clone()));
         self.group.store(Arc::new(Group { candidates, balancer }));
+        // Who waits may find somebody new, or nobody any more.
+        if let Some(limits) = &self.settings.limits {
+            limits.gate.freed();
+        }
     }
 }
 

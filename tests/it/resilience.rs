@@ -2,10 +2,11 @@
 
 use std::io::Write;
 use std::net::{SocketAddr, TcpStream};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::Duration;
 
-use crate::harness::{Client, Origin, Proxy, eventually, get, reply};
+use crate::harness::{Client, Origin, PATIENCE, Proxy, eventually, get, reply};
 
 /// One worker, one route, and an upstream with these keys.
 fn config(upstream: &str, endpoints: &[SocketAddr]) -> String {
@@ -295,7 +296,7 @@ fn a_response_that_never_ends_is_cut_and_counted() {
         loop {
             stream.write_all(b"1\r\nx\r\n")?;
             // Its pace, which is what this is about.
-            std::thread::sleep(std::time::Duration::from_millis(20));
+            std::thread::sleep(Duration::from_millis(20));
         }
     });
     let cut = |proxy: &Proxy, reason: &str| {
@@ -319,4 +320,242 @@ fn a_response_that_never_ends_is_cut_and_counted() {
     assert!(client.try_reply(false).is_err(), "it looked whole");
     eventually("it is counted", || cut(&proxy, "read_timeout") == 1.0);
     eventually("nothing is left", || proxy.metric("evenkeel_endpoint_active") == 0.0);
+}
+
+/// Answers once the test lets it, in the order of asking; remembers how many were with it at once.
+struct Held {
+    origin: Origin,
+    state: Arc<(Mutex<Holding>, Condvar)>,
+}
+
+#[derive(Default)]
+struct Holding {
+    now: usize,
+    most: usize,
+    let_go: usize,
+}
+
+impl Held {
+    fn start() -> Self {
+        let state = Arc::<(Mutex<Holding>, Condvar)>::default();
+        let shared = state.clone();
+        let origin = Origin::start(move |seen, stream| {
+            let (holding, changed) = &*shared;
+            let mut held = holding.lock().unwrap();
+            held.now += 1;
+            held.most = held.most.max(held.now);
+            let (mut held, late) = changed
+                .wait_timeout_while(held, PATIENCE, |held| held.let_go == 0)
+                .unwrap();
+            assert!(!late.timed_out(), "nobody let it go");
+            held.let_go -= 1;
+            held.now -= 1;
+            drop(held);
+            reply(stream, 200, seen.path())
+        });
+        Self { origin, state }
+    }
+
+    /// Lets so many answers go.
+    fn let_go(&self, n: usize) {
+        self.state.0.lock().unwrap().let_go += n;
+        self.state.1.notify_all();
+    }
+
+    fn now(&self) -> usize {
+        self.state.0.lock().unwrap().now
+    }
+
+    fn most(&self) -> usize {
+        self.state.0.lock().unwrap().most
+    }
+}
+
+fn ask(addr: SocketAddr, path: &str) -> Client {
+    let mut client = Client::connect(addr);
+    client.send(format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n"));
+    client
+}
+
+fn waiting(proxy: &Proxy) -> f64 {
+    proxy.metric("evenkeel_upstream_waiting{upstream=\"u\"}")
+}
+
+fn shed(proxy: &Proxy, reason: &str) -> f64 {
+    proxy.metric(&format!(
+        "evenkeel_upstream_shed_total{{upstream=\"u\",reason=\"{reason}\"}}"
+    ))
+}
+
+#[test]
+fn what_is_over_the_limit_waits_and_all_are_served_by_all_workers() {
+    let (a, b) = (Held::start(), Held::start());
+    let text = config(
+        "max_active_per_endpoint = 2\nqueue.timeout = \"15s\"",
+        &[a.origin.addr, b.origin.addr],
+    );
+    let proxy = Proxy::start(&text.replace("workers = 1", "workers = 3"));
+    let mut clients: Vec<_> = (0..30).map(|_| ask(proxy.addr("web"), "/")).collect();
+    eventually("both are full", || a.now() + b.now() == 4 && waiting(&proxy) == 26.0);
+    let status = proxy.status();
+    assert_eq!(status["upstreams"][0]["queue"]["waiting"], 26, "{status:#}");
+    assert_eq!(status["upstreams"][0]["endpoints"][0]["limit"], 2);
+    a.let_go(30);
+    b.let_go(30);
+    for client in &mut clients {
+        assert_eq!(client.reply().status, 200);
+    }
+    assert_eq!((a.most(), b.most()), (2, 2));
+    assert_eq!(waiting(&proxy), 0.0);
+    eventually("nothing is left", || proxy.metric("evenkeel_endpoint_active") == 0.0);
+}
+
+#[test]
+fn who_cannot_even_wait_is_told_to_come_back_at_once() {
+    let held = Held::start();
+    let limits = |timeout| format!("max_active = 1\nqueue = {{ size = 1, timeout = \"{timeout}\" }}");
+    let proxy = Proxy::start(&config(&limits("15s"), &[held.origin.addr]));
+    let mut first = ask(proxy.addr("web"), "/first");
+    eventually("the first is there", || held.now() == 1);
+    let mut second = ask(proxy.addr("web"), "/second");
+    eventually("the second waits", || waiting(&proxy) == 1.0);
+    let refused = get(proxy.addr("web"), "/third");
+    assert_eq!((refused.status, refused.header("retry-after")), (503, "1"));
+    assert_eq!(shed(&proxy, "queue_full"), 1.0);
+    held.let_go(2);
+    assert_eq!(
+        (first.reply().text(), second.reply().text()),
+        ("/first".into(), "/second".into())
+    );
+    // Who waits longer than may be is told, too.
+    proxy.reload(&config(&limits("100ms"), &[held.origin.addr]));
+    let mut first = ask(proxy.addr("web"), "/first");
+    eventually("the first is there", || held.now() == 1);
+    let late = get(proxy.addr("web"), "/late");
+    assert_eq!((late.status, late.header("retry-after")), (503, "1"));
+    assert_eq!(shed(&proxy, "queue_timeout"), 1.0);
+    // Who leaves makes room in the line.
+    proxy.reload(&config(&limits("15s"), &[held.origin.addr]));
+    let leaves = ask(proxy.addr("web"), "/leaves");
+    eventually("it waits", || waiting(&proxy) == 1.0);
+    drop(leaves);
+    eventually("it is gone", || waiting(&proxy) == 0.0);
+    held.let_go(1);
+    assert_eq!(first.reply().text(), "/first");
+    assert_eq!(held.origin.seen().len(), 3, "what was sent away was never sent on");
+}
+
+#[test]
+fn the_more_important_go_first_and_the_less_important_make_room_for_them() {
+    let held = Held::start();
+    let routes = |name: &str| {
+        format!("[[routes]]\nname = \"{name}\"\npath = \"/{name}\"\nupstream = \"u\"\nimportance = \"{name}\"\n")
+    };
+    let limits = "max_active = 1\nqueue = { size = 3, timeout = \"15s\" }";
+    let text = format!(
+        "{}\n{}\n{}",
+        config(limits, &[held.origin.addr]),
+        routes("high"),
+        routes("low")
+    );
+    let proxy = Proxy::start(&text);
+    let mut first = ask(proxy.addr("web"), "/first");
+    eventually("the first is there", || held.now() == 1);
+    let mut line = Vec::new();
+    for (n, path) in ["/low/1", "/low/2", "/normal"].into_iter().enumerate() {
+        line.push(ask(proxy.addr("web"), path));
+        eventually("it waits", || waiting(&proxy) == (n + 1) as f64);
+    }
+    let mut high = ask(proxy.addr("web"), "/high");
+    let displaced = line.remove(1).reply();
+    assert_eq!((displaced.status, displaced.header("retry-after")), (503, "1"));
+    assert_eq!(shed(&proxy, "displaced"), 1.0);
+    held.let_go(4);
+    assert_eq!(first.reply().text(), "/first");
+    assert_eq!(high.reply().text(), "/high");
+    line.iter_mut()
+        .for_each(|client| assert_eq!(client.reply().status, 200));
+    let order: Vec<_> = held.origin.seen().iter().map(|seen| seen.path().to_owned()).collect();
+    assert_eq!(order, ["/first", "/high", "/normal", "/low/1"]);
+}
+
+#[test]
+fn a_higher_limit_lets_in_who_waits() {
+    let held = Held::start();
+    let limit = |n| format!("max_active_per_endpoint = {n}\nqueue.timeout = \"15s\"");
+    let proxy = Proxy::start(&config(&limit(1), &[held.origin.addr]));
+    let mut clients: Vec<_> = (0..3).map(|_| ask(proxy.addr("web"), "/")).collect();
+    eventually("two wait", || waiting(&proxy) == 2.0);
+    proxy.reload(&config(&limit(2), &[held.origin.addr]));
+    eventually("one waits", || held.now() == 2 && waiting(&proxy) == 1.0);
+    proxy.reload(&config("", &[held.origin.addr]));
+    eventually("none waits", || held.now() == 3);
+    held.let_go(3);
+    clients
+        .iter_mut()
+        .for_each(|client| assert_eq!(client.reply().status, 200));
+}
+
+#[test]
+fn an_adaptive_limit_finds_out_what_an_endpoint_can_do() {
+    // Four at a time, 5 ms each; everybody else waits there.
+    let places = Arc::new((Mutex::new(4), Condvar::new()));
+    let origin = Origin::start(move |_, stream| {
+        let (free, changed) = &*places;
+        *changed.wait_while(free.lock().unwrap(), |free| *free == 0).unwrap() -= 1;
+        std::thread::sleep(Duration::from_millis(5));
+        *free.lock().unwrap() += 1;
+        changed.notify_one();
+        reply(stream, 200, "done")
+    });
+    let upstream = "adaptive_limit = { initial = 100 }\nqueue = { size = 100, timeout = \"15s\" }";
+    let proxy = Proxy::start(&config(upstream, &[origin.addr]));
+    assert_eq!(proxy.metric("evenkeel_endpoint_limit{upstream=\"u\""), 100.0);
+    let stop = Arc::new(AtomicBool::new(false));
+    // Few first, so that it is known how fast it is with room.
+    let load = |n: usize| -> Vec<_> {
+        let client = |_| {
+            let (stop, addr) = (stop.clone(), proxy.addr("web"));
+            std::thread::spawn(move || {
+                let mut client = Client::connect(addr);
+                while !stop.load(Relaxed) {
+                    assert_eq!(client.get("/").status, 200);
+                }
+            })
+        };
+        (0..n).map(client).collect()
+    };
+    let mut clients = load(2);
+    eventually("some were served", || origin.seen().len() > 100);
+    clients.extend(load(40));
+    eventually("the limit is less than what is asked", || {
+        proxy.metric("evenkeel_endpoint_limit{upstream=\"u\"") < 30.0 && waiting(&proxy) > 0.0
+    });
+    stop.store(true, Relaxed);
+    clients.into_iter().for_each(|client| client.join().unwrap());
+}
+
+#[test]
+fn connections_of_layer_4_wait_for_room_as_well() {
+    let echo = Origin::raw(|stream, _| {
+        let mut reader = stream.try_clone()?;
+        std::io::copy(&mut reader, stream).map(|_| ())
+    });
+    let text = format!(
+        "[admin]\nbind = \"127.0.0.1:0\"\n[listeners.l4]\nbind = \"127.0.0.1:0\"\nprotocol = \"tcp\"\nupstream = \"u\"\n\
+         [upstreams.u]\nendpoints = [\"{}\"]\nmax_active = 1\nqueue = {{ size = 1, timeout = \"15s\" }}",
+        echo.addr
+    );
+    let proxy = Proxy::start(&text);
+    let mut first = Client::connect(proxy.addr("l4"));
+    first.send("one");
+    assert_eq!(first.take(3).unwrap(), b"one");
+    let mut second = Client::connect(proxy.addr("l4"));
+    second.send("two");
+    eventually("the second waits", || waiting(&proxy) == 1.0);
+    let mut third = Client::connect(proxy.addr("l4"));
+    assert!(third.rest().is_ok_and(|bytes| bytes.is_empty()) || third.rest().is_err());
+    assert_eq!(shed(&proxy, "queue_full"), 1.0);
+    drop(first);
+    assert_eq!(second.take(3).unwrap(), b"two");
 }

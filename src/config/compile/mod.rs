@@ -128,6 +128,7 @@ fn compile_listener(
             let mut resolve = |name: &At<String>| {
                 let n = upstreams.resolve(cx, name)?;
                 check_hash(cx, name, schema.upstreams.get(n)?);
+                check_adaptive(cx, name, schema.upstreams.get(n)?);
                 Some(n)
             };
             Serve::Tcp(Tcp {
@@ -211,6 +212,18 @@ fn discovery(cx: &Context<'_>, upstream: &schema::upstream::Upstream) -> Option<
     }
 }
 
+/// A connection's length says nothing about how much its endpoint has to do.
+fn check_adaptive(cx: &Context<'_>, used: &At<String>, upstream: &schema::upstream::Upstream) {
+    if upstream.limits.as_ref().is_some_and(|limits| limits.adaptive.is_some()) {
+        let message = "an adaptive limit is learned from the latency of requests, which a tcp listener has none of";
+        cx.push(
+            Diagnostic::error(used.span, message)
+                .related(upstream.name.span, "this upstream has an `adaptive_limit`")
+                .help("set `max_active_per_endpoint` instead"),
+        );
+    }
+}
+
 fn compile_upstream(cx: &Context<'_>, upstream: &schema::upstream::Upstream) -> Upstream {
     let name = &upstream.name.value;
     let tls = upstream
@@ -253,6 +266,7 @@ fn compile_upstream(cx: &Context<'_>, upstream: &schema::upstream::Upstream) -> 
         pool_min_idle: upstream.pool_min_idle,
         drain_timeout: upstream.drain_timeout,
         retry: upstream.retry.clone(),
+        limits: upstream.limits.clone(),
         resolve_interval: upstream.resolve_interval,
         name_servers: upstream.name_servers.clone(),
         address_family: upstream.address_family,

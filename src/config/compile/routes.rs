@@ -124,6 +124,7 @@ fn compile_action(cx: &Context<'_>, action: &action::Action, upstreams: &mut Nam
                     .collect::<Option<_>>()?,
                 timeout: forward.timeout,
                 max_duration: forward.max_duration,
+                importance: forward.importance,
                 max_body: forward.max_body,
             })
         }

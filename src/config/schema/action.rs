@@ -10,6 +10,7 @@ use crate::config::defaults;
 use crate::config::diagnostic::{At, Diagnostic, nearest};
 use crate::config::plan::{Redirect, Respond};
 use crate::config::reader::{Fields, Shape, listed};
+use crate::policy::queue::Importance;
 
 #[derive(Debug)]
 pub enum Action {
@@ -25,6 +26,7 @@ pub struct Forward {
     pub timeout: Option<Duration>,
     pub max_duration: Option<Duration>,
     pub max_body: Option<u64>,
+    pub importance: Importance,
 }
 
 pub const SPLIT: Shape = Shape {
@@ -71,7 +73,7 @@ pub fn read(fields: &Fields<'_>) -> Option<Action> {
     }
     if fields.present(&["upstream", "split"]).is_empty() && !present.is_empty() {
         fields.refuse(
-            &["timeout", "max_duration", "max_body"],
+            &["timeout", "max_duration", "max_body", "importance"],
             "is for routes with `upstream` or `split`",
         );
     }
@@ -85,12 +87,23 @@ pub fn read(fields: &Fields<'_>) -> Option<Action> {
         split: split.unwrap_or_default(),
         timeout: fields.optional_duration("timeout", LEAST),
         max_duration: max_duration(fields),
+        importance: importance(fields),
         max_body: fields.size("max_body", 0..=u64::MAX, ""),
     };
     let forward = (!forward.split.is_empty()).then_some(Action::Forward(forward));
     forward
         .or(redirect.map(Action::Redirect))
         .or(respond.map(Action::Respond))
+}
+
+fn importance(fields: &Fields<'_>) -> Importance {
+    let words = [
+        ("high", Importance::High),
+        ("normal", Importance::Normal),
+        ("low", Importance::Low),
+    ];
+    let found = fields.word("importance", &words, &[]);
+    found.map_or(Importance::Normal, |found| found.value)
 }
 
 /// `max_duration`, which is for more than `timeout` is.

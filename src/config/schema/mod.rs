@@ -4,6 +4,7 @@ pub mod action;
 pub mod balance;
 pub mod discovery;
 pub mod health;
+pub mod limits;
 pub mod listener;
 mod name;
 pub mod retries;
@@ -58,6 +59,8 @@ const MORE_SHAPES: &[&Shape] = &[
     &tls::UPSTREAM_TLS,
     &retries::RETRIES,
     &retries::BACKOFF,
+    &limits::ADAPTIVE_LIMIT,
+    &limits::QUEUE,
 ];
 
 /// Each kind of table with its keys, for completeness checks of documentation.

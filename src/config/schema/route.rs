@@ -44,6 +44,7 @@ pub const ROUTE: Shape = Shape {
         "respond",
         "timeout",
         "max_duration",
+        "importance",
         "max_body",
     ],
     later: &["cache"],

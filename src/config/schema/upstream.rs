@@ -6,9 +6,10 @@ use std::time::Duration;
 use super::discovery::{self, Discovery};
 use super::name::{check_name, endpoint};
 use super::tls::{self, ClientTls};
-use super::{balance, health, retries};
+use super::{balance, health, limits, retries};
 use crate::config::defaults;
 use crate::config::diagnostic::{At, Context, Diagnostic};
+use crate::config::plan::Limits;
 use crate::config::reader::{Fields, Shape};
 use crate::config::value::{Node, Value};
 use crate::discovery::Listed;
@@ -35,6 +36,7 @@ pub struct Upstream {
     pub pool_min_idle: usize,
     pub drain_timeout: Option<Duration>,
     pub retry: retry::Spec,
+    pub limits: Option<Limits>,
     pub resolve_interval: Duration,
     pub name_servers: Vec<SocketAddr>,
     pub address_family: Families,
@@ -57,6 +59,10 @@ pub const UPSTREAM: Shape = Shape {
         "pool_min_idle",
         "drain_timeout",
         "retries",
+        "max_active",
+        "max_active_per_endpoint",
+        "adaptive_limit",
+        "queue",
         "resolve_interval",
         "name_servers",
         "address_family",
@@ -113,6 +119,7 @@ pub fn read(cx: &Context<'_>, name: &At<String>, node: &Node) -> Option<Upstream
         pool_max_idle,
         pool_min_idle: min_idle(&fields, pool_max_idle),
         drain_timeout: fields.optional_duration("drain_timeout", LEAST),
+        limits: limits::read(&fields),
         retry: retries::read(&fields, connect_timeout + response_timeout),
         resolve_interval: fields.duration("resolve_interval", Duration::from_secs(1), defaults::RESOLVE_INTERVAL),
         name_servers: discovery::name_servers(&fields),

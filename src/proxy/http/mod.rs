@@ -1,5 +1,6 @@
 //! HTTP requests: from either version of the protocol to an endpoint and back.
 
+pub mod admit;
 pub mod attempt;
 pub mod body;
 pub mod forward;

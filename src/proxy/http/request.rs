@@ -2,10 +2,12 @@
 
 use std::cell::Cell;
 use std::sync::Arc;
+use std::time::Duration;
 
-use http::Method;
+use http::{Method, StatusCode};
 use tokio::time::Instant;
 
+use super::admit;
 use super::attempt::{Outgoing, attempt};
 use super::body::Timed;
 use super::forward::{set_forwarding, strip_hop_by_hop};
@@ -14,16 +16,19 @@ use super::retry::{Asked, Failed, Retry};
 use super::upload::{Source, UNREAD};
 use super::{Request, Response, Scope};
 use crate::balance::{KeyParts, PickContext, Spec};
+use crate::base::rng::Rng;
 use crate::endpoint::{Active, State};
 use crate::fields::Known;
 use crate::h1::host;
 use crate::h1::target::Target;
+use crate::policy::adaptive::Sample;
+use crate::policy::queue::Importance;
 use crate::proxy::error::{Kind, ProxyError};
 use crate::proxy::record::Record;
 use crate::route;
 use crate::snapshot::{Action, Forward};
 use crate::telemetry::series::Outcome;
-use crate::upstream::Upstream;
+use crate::upstream::{Refused, Upstream};
 
 /// How many attempts a response took.
 const ATTEMPTS: &str = "x-evenkeel-attempts";
@@ -33,7 +38,12 @@ pub async fn handle(scope: &Scope<'_>, request: Request, record: &mut Record) ->
     let mut response = match act(scope, request, record).await {
         Ok(response) => response,
         Err(e) => {
-            let response = respond::plain(e.kind.status(), told(&e));
+            let mut response = respond::plain(e.kind.status(), told(&e));
+            if matches!(e.kind, Kind::Overloaded | Kind::QueueTimeout) {
+                let mut seconds = itoa::Buffer::new();
+                let seconds = seconds.format(admit::COME_BACK.as_secs());
+                response.fields.append_text("retry-after", seconds.as_bytes());
+            }
             record.failed(e.to_string());
             response
         }
@@ -57,6 +67,7 @@ fn told(e: &ProxyError) -> &str {
     match e.kind {
         Kind::BadRequest | Kind::BodyTooLarge | Kind::BodyTimeout => &e.detail,
         Kind::Unavailable => "no endpoint is available",
+        Kind::Overloaded | Kind::QueueTimeout => "too much to do, try again later",
         _ => "",
     }
 }
@@ -114,6 +125,7 @@ async fn act(scope: &Scope<'_>, mut request: Request, record: &mut Record) -> Re
         upstream,
         key,
         max_body: forward.max_body.or(scope.http.max_body),
+        importance: forward.importance,
         deadline: forward
             .timeout
             .or(forward.max_duration)
@@ -147,6 +159,7 @@ struct Work<'a> {
     /// The hash that binds it to an endpoint.
     key: Option<u64>,
     max_body: Option<u64>,
+    importance: Importance,
     /// For the response's head.
     deadline: Option<Instant>,
     /// What an attempt counts as that is given up: unless something else is known, the client went away.
@@ -227,30 +240,34 @@ async fn send(
         repeatable,
         deadline: work.deadline,
     };
-    let Some(mut active) = pick(scope, upstream, key, &[]) else {
-        upstream.series.local(scope.down.worker.id).unavailable.add(1);
-        return Err(ProxyError::new(
-            Kind::Unavailable,
-            "no endpoint of the upstream is available",
-        ));
+    let (mut active, mut begun) = match pick(scope, upstream, key, &[]) {
+        Ok(active) => (active, record.started),
+        // In a box: most requests need not wait. The wait is no part of the endpoint's time.
+        Err(refused) => {
+            let waiting = Box::pin(admit::wait(scope, upstream, key, work.importance, refused, record));
+            (waiting.await?, Instant::now())
+        }
     };
     let mut before: Option<Box<Retry>> = None;
     loop {
         let endpoint = active.endpoint().clone();
         record.attempts += 1;
         record.note(|line| line.endpoint = Some(endpoint.label.clone()));
-        let counted = Counted {
+        let mut counted = Counted {
             scope,
+            upstream,
             endpoint: endpoint.clone(),
-            begun: match before {
-                None => record.started,
-                Some(_) => Instant::now(),
-            },
+            begun,
             outcome: None,
+            shed: false,
             cut: &work.cut,
         };
-        let failed = match attempt(scope, upstream, &request, active, counted.begun, record).await {
+        let failed = match attempt(scope, upstream, &request, active, begun, record).await {
             Ok(response) => {
+                counted.shed = matches!(
+                    response.status,
+                    StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS
+                );
                 let outcome = if response.status.is_server_error() {
                     Outcome::ServerError
                 } else {
@@ -276,7 +293,7 @@ async fn send(
         let retry = before.get_or_insert_default();
         // In a box: most requests need none.
         match Box::pin(retry.next(&asked, failed, &endpoint, record.attempts)).await {
-            Ok(another) => active = another,
+            Ok(another) => (active, begun) = (another, Instant::now()),
             Err(failed) => {
                 return failed
                     .into_result()
@@ -296,18 +313,25 @@ fn answered(request: &Outgoing<'_>, response: Response, record: &mut Record) -> 
 }
 
 /// An endpoint other than those in `avoid`, counted as active.
-pub fn pick(scope: &Scope<'_>, upstream: &Upstream, key: Option<u64>, avoid: &[u32]) -> Option<Active> {
-    let rng = &mut *scope.down.worker.rng.borrow_mut();
-    upstream.pick(&mut PickContext { key, rng, tried: avoid })
+pub fn pick(scope: &Scope<'_>, upstream: &Upstream, key: Option<u64>, avoid: &[u32]) -> Result<Active, Refused> {
+    upstream.admit(&mut context(key, &mut scope.down.worker.rng.borrow_mut(), avoid))
+}
+
+/// What a pick may look at.
+pub fn context<'a>(key: Option<u64>, rng: &'a mut Rng, tried: &'a [u32]) -> PickContext<'a> {
+    PickContext { key, rng, tried }
 }
 
 /// An attempt whose outcome is counted once, whatever happens.
 struct Counted<'a> {
     scope: &'a Scope<'a>,
+    upstream: &'a Upstream,
     endpoint: Arc<State>,
     begun: Instant,
     /// `None`: given up.
     outcome: Option<Outcome>,
+    /// The endpoint said that it has too much to do.
+    shed: bool,
     cut: &'a Cell<Outcome>,
 }
 
@@ -322,8 +346,40 @@ impl Drop for Counted<'_> {
         let series = self.endpoint.series.local(self.scope.down.worker.id);
         let outcome = self.outcome.unwrap_or_else(|| self.cut.get());
         series.outcome(outcome).add(1);
+        let now = Instant::now();
+        let took = now - self.begun;
         if matches!(outcome, Outcome::Success | Outcome::ServerError) {
-            series.latency.observe(self.begun.elapsed());
+            series.latency.observe(took);
         }
+        if self
+            .upstream
+            .settings
+            .limits
+            .as_ref()
+            .is_some_and(|limits| limits.adaptive)
+        {
+            self.teach(outcome, now, took);
+        }
+    }
+}
+
+impl Counted<'_> {
+    /// Tells the endpoint's limit how the attempt ended.
+    fn teach(&self, outcome: Outcome, now: Instant, took: Duration) {
+        let sample = match outcome {
+            _ if self.shed => Sample::Overloaded,
+            Outcome::Success => Sample::Answered(took),
+            Outcome::ConnectTimeout
+            | Outcome::TlsTimeout
+            | Outcome::Reset
+            | Outcome::ResponseTimeout
+            | Outcome::TryTimeout
+            | Outcome::Deadline => Sample::Overloaded,
+            // These say nothing of how much it has to do.
+            _ => return,
+        };
+        let rng = &mut self.scope.down.worker.rng.borrow_mut();
+        let limit = &self.endpoint.limit;
+        limit.observe(sample, self.endpoint.active(), now.into_std(), rng);
     }
 }

@@ -35,6 +35,8 @@ pub struct Line {
     /// The last one tried.
     pub endpoint: Option<Arc<str>>,
     pub attempts: u32,
+    /// How long it waited for an endpoint with room.
+    pub queued: Option<Duration>,
     /// From the first byte to the last.
     pub total: Duration,
     /// Of the last attempt: until the connection was made, absent when one was reused.
@@ -65,6 +67,7 @@ impl Default for Line {
             upstream: None,
             endpoint: None,
             attempts: 0,
+            queued: None,
             total: Duration::ZERO,
             connect: None,
             response: None,

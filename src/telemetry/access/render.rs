@@ -58,6 +58,8 @@ struct Json<'a> {
     upstream: Option<&'a str>,
     endpoint: Option<&'a str>,
     attempts: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    queued_seconds: Option<f64>,
     total_seconds: f64,
     connect_seconds: Option<f64>,
     response_seconds: Option<f64>,
@@ -87,6 +89,7 @@ fn json(line: &Line, out: &mut Vec<u8>) -> io::Result<()> {
         upstream: line.upstream.as_deref(),
         endpoint: line.endpoint.as_deref(),
         attempts: line.attempts,
+        queued_seconds: line.queued.map(seconds),
         total_seconds: seconds(line.total),
         connect_seconds: line.connect.map(seconds),
         response_seconds: line.response.map(seconds),
@@ -130,6 +133,9 @@ fn text(line: &Line, out: &mut Vec<u8>) -> io::Result<()> {
         Seconds(line.connect),
         Seconds(line.response)
     )?;
+    if line.queued.is_some() {
+        write!(out, " queued={}", Seconds(line.queued))?;
+    }
     if let Some(error) = &line.error {
         write!(out, " error=\"{}\"", Quoted(error))?;
     }
