@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderMap, StatusCode};
+use http::{HeaderMap, HeaderName, StatusCode};
 use ipnet::IpNet;
 
 use crate::balance;
@@ -115,6 +115,8 @@ pub struct Http {
     pub max_streams: u32,
     /// Requests on one HTTP/1 connection before it is closed (`None`: no limit).
     pub max_requests: Option<u64>,
+    /// Where clients say how much time a request has, beside `grpc-timeout`.
+    pub deadline_header: Option<HeaderName>,
 }
 
 /// A TCP listener.

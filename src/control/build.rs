@@ -267,6 +267,7 @@ impl World {
             tunnel_timeout: http.tunnel_timeout,
             max_streams: http.max_streams,
             max_requests: http.max_requests,
+            deadline_header: http.deadline_header.clone(),
             table: Arc::new(Table::new(&matchers)),
             routes,
             unrouted: self.requests(old, [listener.clone(), none.clone(), none]),

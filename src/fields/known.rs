@@ -46,6 +46,7 @@ pub enum Known {
     IfModifiedSince,
     IfMatch,
     IfUnmodifiedSince,
+    GrpcTimeout,
 }
 
 /// Names by length, in lower case: a name is compared with one or two of them at most.
@@ -80,7 +81,7 @@ const BY_LENGTH: [&[(&str, Known)]; 20] = [
         ("set-cookie", Known::SetCookie),
     ],
     &[],
-    &[],
+    &[("grpc-timeout", Known::GrpcTimeout)],
     &[
         ("authorization", Known::Authorization),
         ("cache-control", Known::CacheControl),

@@ -3,6 +3,8 @@
 pub mod adaptive;
 pub mod backoff;
 pub mod budget;
+pub mod deadline;
+pub mod grpc;
 pub mod limit;
 pub mod queue;
 pub mod retry;

@@ -6,6 +6,7 @@ use http::{Method, StatusCode};
 
 use super::backoff::Backoff;
 use super::budget::Share;
+use super::grpc;
 
 /// `retries = …` as validated.
 #[derive(Debug, Clone, PartialEq)]
@@ -78,6 +79,8 @@ pub struct On {
     /// A bit for each status from 100 to 599; by far most look-ups end at `any_status`.
     statuses: [u64; 8],
     any_status: bool,
+    /// A bit for each status of gRPC.
+    grpc: u32,
 }
 
 impl On {
@@ -85,6 +88,7 @@ impl On {
         failures: 0,
         statuses: [0; 8],
         any_status: false,
+        grpc: 0,
     };
 
     /// Every failure without a response, and no status.
@@ -103,6 +107,18 @@ impl On {
             *word |= 1 << (at % 64);
             self.any_status = true;
         }
+    }
+
+    pub fn add_grpc(&mut self, status: grpc::Status) {
+        self.grpc |= 1 << status.number();
+    }
+
+    pub fn any_grpc(&self) -> bool {
+        self.grpc != 0
+    }
+
+    pub fn has_grpc(&self, status: grpc::Status) -> bool {
+        self.grpc >> status.number() & 1 == 1
     }
 
     pub fn has(&self, failure: Failure) -> bool {
@@ -147,6 +163,10 @@ mod tests {
             on.add_status(status);
             assert!(on.has_status(status));
         }
+        assert!(!on.any_grpc());
+        on.add_grpc(grpc::Status::UNAVAILABLE);
+        assert!(on.any_grpc() && on.has_grpc(grpc::Status::UNAVAILABLE));
+        assert!(!on.has_grpc(grpc::Status::INTERNAL));
         for code in [101, 162, 165, 200, 502, 504, 600, 611, 612, 999] {
             assert!(!on.has_status(StatusCode::from_u16(code).unwrap()), "{code}");
         }

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 
 use http::StatusCode;
 
+use crate::policy::grpc;
 use crate::policy::retry::Failure;
 use crate::telemetry::reasons::CutBy;
 use crate::telemetry::series::Outcome;
@@ -106,6 +107,18 @@ impl Kind {
             | Self::Deadline
             | Self::ReadTimeout
             | Self::MaxDuration => StatusCode::GATEWAY_TIMEOUT,
+        }
+    }
+
+    /// What a client of gRPC is told.
+    pub fn grpc(self) -> grpc::Status {
+        match self {
+            Self::Deadline | Self::MaxDuration => grpc::Status::DEADLINE_EXCEEDED,
+            Self::BodyTooLarge => grpc::Status::RESOURCE_EXHAUSTED,
+            Self::BodyTimeout | Self::ClientGone => grpc::Status::CANCELLED,
+            Self::NoRoute => grpc::Status::UNIMPLEMENTED,
+            Self::BadRequest | Self::BadResponse => grpc::Status::INTERNAL,
+            _ => grpc::Status::UNAVAILABLE,
         }
     }
 

@@ -24,6 +24,8 @@ pub struct Record {
     series: Option<Arc<RequestSeries>>,
     pub status: StatusCode,
     pub attempts: u32,
+    /// It is a call of gRPC: failures are told in its way.
+    pub grpc: bool,
     /// The client is told of them.
     pub tells_attempts: bool,
     finished: bool,
@@ -50,6 +52,7 @@ impl Record {
             series: None,
             status: super::error::CLIENT_GONE,
             attempts: 0,
+            grpc: false,
             tells_attempts: false,
             finished: false,
             line: logged.then(|| Box::new(subject())),

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::StatusCode;
+use http::{HeaderName, StatusCode};
 use ipnet::IpNet;
 
 use crate::fields::Fields;
@@ -77,6 +77,8 @@ pub struct Http {
     pub tunnel_timeout: Duration,
     pub max_streams: u32,
     pub max_requests: Option<u64>,
+    /// Where clients say how much time a request has, beside `grpc-timeout`.
+    pub deadline_header: Option<HeaderName>,
     pub table: Arc<Table>,
     /// What `table` finds.
     pub routes: Vec<Route>,

@@ -28,7 +28,7 @@ fn config(upstream: &str, endpoint: SocketAddr) -> String {
 }
 
 /// Runs a client by prior knowledge within the patience of all tests.
-fn with_client<F, T>(addr: SocketAddr, work: impl FnOnce(SendRequest<Bytes>) -> F) -> T
+pub fn with_client<F, T>(addr: SocketAddr, work: impl FnOnce(SendRequest<Bytes>) -> F) -> T
 where
     F: Future<Output = T>,
 {
@@ -49,7 +49,7 @@ where
     })
 }
 
-async fn whole(response: Response<h2::RecvStream>) -> (StatusCode, Vec<u8>, Option<HeaderMap>) {
+pub async fn whole(response: Response<h2::RecvStream>) -> (StatusCode, Vec<u8>, Option<HeaderMap>) {
     let status = response.status();
     let mut body = response.into_body();
     let mut bytes = Vec::new();

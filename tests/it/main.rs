@@ -17,5 +17,6 @@ mod pool;
 mod probes;
 mod reload;
 mod resilience;
+mod resilience_grpc;
 mod tcp;
 mod tls;

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use http::HeaderName;
+
 use super::name::{bind, check_name, host_pattern, networks, reference};
 use super::tls::{self, ServerTls};
 use crate::config::diagnostic::{At, Context, Diagnostic};
@@ -59,13 +61,14 @@ pub const LISTENER: Shape = Shape {
         "tunnel_timeout",
         "max_streams",
         "max_requests",
+        "deadline_header",
         "upstream",
         "sni",
         "half_close_timeout",
     ],
     later: &[],
 };
-const ONLY_HTTP: [&str; 13] = [
+const ONLY_HTTP: [&str; 14] = [
     "trusted_proxies",
     "desync",
     "max_head",
@@ -79,6 +82,7 @@ const ONLY_HTTP: [&str; 13] = [
     "tunnel_timeout",
     "max_streams",
     "max_requests",
+    "deadline_header",
 ];
 const ONLY_TCP: [&str; 3] = ["upstream", "sni", "half_close_timeout"];
 
@@ -171,7 +175,22 @@ fn http(fields: &Fields<'_>) -> plan::Http {
             .number("max_streams", 1..=100_000)
             .unwrap_or(defaults::MAX_STREAMS),
         max_requests: fields.number("max_requests", 1..=1_000_000_000_000),
+        deadline_header: deadline_header(fields),
     }
+}
+
+fn deadline_header(fields: &Fields<'_>) -> Option<HeaderName> {
+    let expected = "expected the name of a field such as \"x-request-timeout\"";
+    let read = |text: &str| match text.to_ascii_lowercase().as_str() {
+        "grpc-timeout" => Err("`grpc-timeout` is always heeded".to_owned()),
+        "connection" | "content-length" | "cookie" | "expect" | "host" | "te" | "transfer-encoding" | "upgrade" => {
+            Err(format!("`{text}` says something else"))
+        }
+        name => HeaderName::from_bytes(name.as_bytes()).map_err(|_| format!("`{text}` is not the name of a field")),
+    };
+    fields
+        .parsed("deadline_header", expected, read)
+        .map(|found| found.value)
 }
 
 fn tcp(fields: &Fields<'_>) -> Tcp {

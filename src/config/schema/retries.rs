@@ -10,6 +10,7 @@ use crate::config::reader::{Fields, Shape, mismatch, text};
 use crate::config::value::{Node, Value};
 use crate::policy::backoff::Backoff;
 use crate::policy::budget::Share;
+use crate::policy::grpc;
 use crate::policy::retry::{Failure, Methods, On, Spec};
 
 pub const RETRIES: Shape = Shape {
@@ -137,6 +138,17 @@ fn condition(cx: &Context<'_>, node: &Node, on: &mut On) -> Option<()> {
         on.add(*failure);
         return Some(());
     }
+    if let Some(name) = word.strip_prefix("grpc:") {
+        match grpc::Status::of(name) {
+            Some(status) => on.add_grpc(status),
+            None => {
+                let error = Diagnostic::error(found.span, format!("`{name}` is no failure that gRPC knows"));
+                cx.push(error.did_you_mean(name, grpc::Status::names()));
+                return None;
+            }
+        }
+        return Some(());
+    }
     let statuses = match word {
         "gateway_error" => 502..=504,
         "5xx" => 500..=599,
@@ -153,7 +165,7 @@ fn condition(cx: &Context<'_>, node: &Node, on: &mut On) -> Option<()> {
                     .label("unknown word")
                     .did_you_mean(word, words.chain(["gateway_error", "5xx"]));
                 let expected = "expected connect_failure, reset, refused_stream, timeout, bad_response, gateway_error, \
-                                5xx, or a status from 400 to 599";
+                                5xx, a status from 400 to 599, or `grpc:` and a status of gRPC such as unavailable";
                 let has_help = error.help.is_some();
                 cx.push(if has_help { error } else { error.help(expected) });
                 return None;

@@ -3,6 +3,7 @@
 pub mod admit;
 pub mod attempt;
 pub mod body;
+pub mod deadline;
 pub mod forward;
 pub mod h1;
 pub mod h2;

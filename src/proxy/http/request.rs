@@ -4,12 +4,13 @@ use std::cell::Cell;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{Method, StatusCode};
+use http::{HeaderName, Method, StatusCode, Version, header};
 use tokio::time::Instant;
 
 use super::admit;
 use super::attempt::{Outgoing, attempt};
 use super::body::Timed;
+use super::deadline::Given;
 use super::forward::{set_forwarding, strip_hop_by_hop};
 use super::respond;
 use super::retry::{Asked, Failed, Retry};
@@ -23,6 +24,7 @@ use crate::h1::host;
 use crate::h1::target::Target;
 use crate::policy::adaptive::Sample;
 use crate::policy::queue::Importance;
+use crate::policy::{grpc, retry};
 use crate::proxy::error::{Kind, ProxyError};
 use crate::proxy::record::Record;
 use crate::route;
@@ -32,13 +34,23 @@ use crate::upstream::{Refused, Upstream};
 
 /// How many attempts a response took.
 const ATTEMPTS: &str = "x-evenkeel-attempts";
+const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 
 /// Answers a request. Never fails: what goes wrong is answered too, and noted in `record`.
 pub async fn handle(scope: &Scope<'_>, request: Request, record: &mut Record) -> Response {
+    record.grpc = is_grpc(&request);
     let mut response = match act(scope, request, record).await {
-        Ok(response) => response,
+        Ok(response) => {
+            record.status = response.status;
+            response
+        }
         Err(e) => {
-            let mut response = respond::plain(e.kind.status(), told(&e));
+            // Calls of gRPC fail with 200; what is logged and counted is the failure.
+            record.status = e.kind.status();
+            let mut response = match record.grpc {
+                true => respond::grpc(e.kind.grpc(), in_words(&e)),
+                false => respond::plain(e.kind.status(), told(&e)),
+            };
             if matches!(e.kind, Kind::Overloaded | Kind::QueueTimeout) {
                 let mut seconds = itoa::Buffer::new();
                 let seconds = seconds.format(admit::COME_BACK.as_secs());
@@ -51,8 +63,15 @@ pub async fn handle(scope: &Scope<'_>, request: Request, record: &mut Record) ->
     if record.tells_attempts {
         tell_attempts(&mut response, record.attempts);
     }
-    record.status = response.status;
     response
+}
+
+/// Whether it is a call of gRPC.
+fn is_grpc(request: &Request) -> bool {
+    request.version == Version::HTTP_2 && request.method == Method::POST && {
+        let mut types = request.fields.named(&header::CONTENT_TYPE);
+        types.next().is_some_and(|value| value.starts_with(b"application/grpc"))
+    }
 }
 
 /// `retries.attempts_header`.
@@ -69,6 +88,14 @@ fn told(e: &ProxyError) -> &str {
         Kind::Unavailable => "no endpoint is available",
         Kind::Overloaded | Kind::QueueTimeout => "too much to do, try again later",
         _ => "",
+    }
+}
+
+/// The same where there is no status to tell it.
+fn in_words(e: &ProxyError) -> &str {
+    match told(e) {
+        "" => e.kind.status().canonical_reason().unwrap_or_default(),
+        told => told,
     }
 }
 
@@ -121,15 +148,23 @@ async fn act(scope: &Scope<'_>, mut request: Request, record: &mut Record) -> Re
             Some(query) => format!("{}?{query}", path.forward),
         });
     }
+    let given = Given::of(scope.http, &request.fields, record.started);
+    let timeout = forward.timeout.or(forward.max_duration);
+    let timeout = match (timeout, &given) {
+        (Some(timeout), Some(given)) => Some(timeout.min(given.timeout)),
+        (timeout, given) => timeout.or(given.as_ref().map(|given| given.timeout)),
+    };
+    let late = |timeout| ProxyError::new(Kind::Deadline, format!("no response within {timeout:?}"));
+    if let Some(Duration::ZERO) = timeout {
+        return Err(late(Duration::ZERO));
+    }
     let work = Work {
         upstream,
         key,
         max_body: forward.max_body.or(scope.http.max_body),
         importance: forward.importance,
-        deadline: forward
-            .timeout
-            .or(forward.max_duration)
-            .map(|timeout| record.started + timeout),
+        deadline: timeout.map(|timeout| record.started + timeout),
+        given,
         cut: Cell::new(Outcome::Cancelled),
     };
     let mut response = match work.deadline {
@@ -140,9 +175,7 @@ async fn act(scope: &Scope<'_>, mut request: Request, record: &mut Record) -> Re
                 Ok(answered) => answered?,
                 Err(_) => {
                     work.cut.set(Outcome::Deadline);
-                    let timeout = forward.timeout.or(forward.max_duration).unwrap_or_default();
-                    let late = format!("no response within the route's {timeout:?}");
-                    return Err(ProxyError::new(Kind::Deadline, late));
+                    return Err(late(timeout.unwrap_or_default()));
                 }
             }
         }
@@ -162,6 +195,8 @@ struct Work<'a> {
     importance: Importance,
     /// For the response's head.
     deadline: Option<Instant>,
+    /// What the client said of it.
+    given: Option<Given<'a>>,
     /// What an attempt counts as that is given up: unless something else is known, the client went away.
     cut: Cell<Outcome>,
 }
@@ -228,18 +263,6 @@ async fn send(
     if body.is_none() || !expect_continue {
         fields.remove(Known::Expect);
     }
-    let request = Outgoing {
-        method: &method,
-        target: target.text(&fields),
-        fields: &fields,
-        body: body.as_ref(),
-        length,
-        expect_continue,
-        upgrade: upgrade.as_ref(),
-        alone,
-        repeatable,
-        deadline: work.deadline,
-    };
     let (mut active, mut begun) = match pick(scope, upstream, key, &[]) {
         Ok(active) => (active, record.started),
         // In a box: most requests need not wait. The wait is no part of the endpoint's time.
@@ -250,6 +273,21 @@ async fn send(
     };
     let mut before: Option<Box<Retry>> = None;
     loop {
+        if let (Some(given), Some(deadline)) = (&work.given, work.deadline) {
+            given.pass_on(&mut fields, deadline, Instant::now());
+        }
+        let request = Outgoing {
+            method: &method,
+            target: target.text(&fields),
+            fields: &fields,
+            body: body.as_ref(),
+            length,
+            expect_continue,
+            upgrade: upgrade.as_ref(),
+            alone,
+            repeatable,
+            deadline: work.deadline,
+        };
         let endpoint = active.endpoint().clone();
         record.attempts += 1;
         record.note(|line| line.endpoint = Some(endpoint.label.clone()));
@@ -274,10 +312,13 @@ async fn send(
                     Outcome::Success
                 };
                 counted.end(outcome);
-                if !retry.on.has_status(response.status) {
+                if record.grpc && retry.on.any_grpc() && grpc_failed(retry, &response) {
+                    Failed::Grpc(response)
+                } else if retry.on.has_status(response.status) {
+                    Failed::Answer(response)
+                } else {
                     return Ok(answered(&request, response, record));
                 }
-                Failed::Answer(response)
             }
             Err(e) => {
                 counted.end(e.kind.outcome());
@@ -301,6 +342,12 @@ async fn send(
             }
         }
     }
+}
+
+/// Whether a response without messages has a status of gRPC that is retried on.
+fn grpc_failed(retry: &retry::Spec, response: &Response) -> bool {
+    let status = response.fields.named(&GRPC_STATUS).next().and_then(grpc::Status::read);
+    response.body.is_empty() && status.is_some_and(|status| retry.on.has_grpc(status))
 }
 
 /// This response is passed on: no attempt follows.

@@ -4,11 +4,13 @@ use std::time::SystemTime;
 
 use bytes::Bytes;
 use http::{HeaderValue, StatusCode};
+use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 
 use super::Response;
 use super::body::ResponseBody;
 use crate::fields::{Fields, Known};
 use crate::h1::target::Target;
+use crate::policy::grpc;
 
 /// A short plain-text answer that says what is wrong and nothing about the inside.
 pub fn plain(status: StatusCode, why: &str) -> Response {
@@ -21,6 +23,24 @@ pub fn plain(status: StatusCode, why: &str) -> Response {
     let mut fields = Fields::default();
     fields.append_text("content-type", b"text/plain; charset=utf-8");
     whole(status, fields, text.into())
+}
+
+/// The same for a call of gRPC: a response of trailers alone (gRPC over HTTP/2, "Responses").
+pub fn grpc(status: grpc::Status, why: &str) -> Response {
+    /// What stands in `grpc-message` percent-encoded.
+    const SPECIAL: &AsciiSet = &CONTROLS.add(b'%');
+    let mut fields = Fields::default();
+    fields.append_text("content-type", b"application/grpc");
+    let mut number = itoa::Buffer::new();
+    fields.append_text("grpc-status", number.format(status.number()).as_bytes());
+    let message = utf8_percent_encode(why, SPECIAL).to_string();
+    fields.append_text("grpc-message", message.as_bytes());
+    Response {
+        status: StatusCode::OK,
+        fields,
+        body: ResponseBody::Empty,
+        length: None,
+    }
 }
 
 /// A complete body with its fields.

@@ -26,6 +26,8 @@ const DISCARD_TIME: Duration = Duration::from_secs(1);
 pub enum Failed {
     /// With a response whose status is one that is retried on.
     Answer(Response),
+    /// With a status of gRPC that is. Whoever names one takes it upon himself that calls may be repeated.
+    Grpc(Response),
     Error(ProxyError),
 }
 
@@ -52,7 +54,7 @@ impl Failed {
     /// What the client gets when no attempt follows.
     pub fn into_result(self) -> Result<Response, ProxyError> {
         match self {
-            Self::Answer(response) => Ok(response),
+            Self::Answer(response) | Self::Grpc(response) => Ok(response),
             Self::Error(e) => Err(e),
         }
     }
@@ -71,7 +73,7 @@ impl Retry {
         let spec = &asked.upstream.settings.retry;
         self.tried.push(endpoint.id);
         let is_failure = match &failed {
-            Failed::Answer(response) => {
+            Failed::Answer(response) | Failed::Grpc(response) => {
                 if let Some(rest) = rest(response) {
                     self.resting.push((endpoint.id, Instant::now() + rest));
                 }
@@ -105,9 +107,9 @@ impl Retry {
         }
         let unsent = match failed {
             Failed::Error(e) => e.unsent,
-            Failed::Answer(_) => false,
+            Failed::Answer(_) | Failed::Grpc(_) => false,
         };
-        may_repeat(asked.request, unsent)?;
+        may_repeat(asked.request, unsent || matches!(failed, Failed::Grpc(_)))?;
         // The next one takes its place.
         self.permit = None;
         // What reached no endpoint has cost them nothing, and repeating it makes no more of it than it was.

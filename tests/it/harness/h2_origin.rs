@@ -19,6 +19,18 @@ pub struct H2Origin {
 impl H2Origin {
     /// By prior knowledge, or over TLS.
     pub fn start(tls: Option<Arc<rustls::ServerConfig>>) -> Self {
+        Self::with(tls, Arc::new(|_: &Request<RecvStream>| None))
+    }
+
+    /// By prior knowledge; answers with what `answer` says, without a body.
+    pub fn answering(answer: impl Fn(&Request<RecvStream>) -> Response<()> + Send + Sync + 'static) -> Self {
+        Self::with(
+            None,
+            Arc::new(move |request: &Request<RecvStream>| Some(answer(request))),
+        )
+    }
+
+    fn with(tls: Option<Arc<rustls::ServerConfig>>, answer: Answer) -> Self {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         listener.set_nonblocking(true).unwrap();
         let addr = listener.local_addr().unwrap();
@@ -34,11 +46,12 @@ impl H2Origin {
                 loop {
                     let (tcp, _) = listener.accept().await.unwrap();
                     counter.fetch_add(1, Relaxed);
+                    let answer = answer.clone();
                     match tls.clone() {
-                        None => drop(tokio::spawn(serve(tcp))),
+                        None => drop(tokio::spawn(serve(tcp, answer))),
                         Some(config) => drop(tokio::spawn(async move {
                             if let Ok(tls) = tokio_rustls::TlsAcceptor::from(config).accept(tcp).await {
-                                serve(tls).await;
+                                serve(tls, answer).await;
                             }
                         })),
                     }
@@ -54,13 +67,30 @@ impl H2Origin {
     }
 }
 
-async fn serve(io: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) {
+async fn serve(io: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, answer: Answer) {
     let Ok(mut connection) = h2::server::handshake(io).await else {
         return;
     };
     while let Some(Ok((request, respond))) = connection.accept().await {
-        tokio::spawn(echo(request, respond));
+        match answer(&request) {
+            None => drop(tokio::spawn(echo(request, respond))),
+            Some(response) => {
+                // The body is read first, as an endpoint does that fails after some work.
+                drop(tokio::spawn(refuse(request, respond, response)));
+            }
+        }
     }
+}
+
+/// What to answer without a body; `None`: an echo.
+type Answer = Arc<dyn Fn(&Request<RecvStream>) -> Option<Response<()>> + Send + Sync>;
+
+async fn refuse(request: Request<RecvStream>, mut respond: SendResponse<Bytes>, response: Response<()>) -> Option<()> {
+    let mut body = request.into_body();
+    while let Some(data) = body.data().await {
+        body.flow_control().release_capacity(data.ok()?.len()).ok()?;
+    }
+    respond.send_response(response, true).ok().map(|_| ())
 }
 
 /// `None` when the other side has had enough.
