@@ -9,7 +9,7 @@ use std::time::Duration;
 use clap::Args;
 
 use super::complain;
-use crate::net::addr::{DialAddr, EndpointAddr};
+use crate::net::addr::EndpointAddr;
 
 #[derive(Debug, Args)]
 pub struct Options {
@@ -42,20 +42,16 @@ pub fn healthz(options: &Options) -> ExitCode {
 }
 
 fn ask(admin: &str) -> Result<bool, String> {
-    let addr = match EndpointAddr::parse(admin)? {
-        EndpointAddr::Ip(addr) => DialAddr::Ip(addr),
-        EndpointAddr::Unix(path) => DialAddr::Unix(path),
+    let answer = match EndpointAddr::parse(admin)? {
+        EndpointAddr::Ip(addr) => TcpStream::connect_timeout(&addr, TIMEOUT).and_then(|stream| {
+            stream.set_read_timeout(Some(TIMEOUT))?;
+            exchange(stream)
+        }),
+        EndpointAddr::Unix(path) => UnixStream::connect(path).and_then(|stream| {
+            stream.set_read_timeout(Some(TIMEOUT))?;
+            exchange(stream)
+        }),
         EndpointAddr::Name { .. } => return Err("expected an IP address or a Unix socket".to_owned()),
-    };
-    let answer = match addr {
-        DialAddr::Ip(addr) => TcpStream::connect_timeout(&addr, TIMEOUT).and_then(|stream| {
-            stream.set_read_timeout(Some(TIMEOUT))?;
-            exchange(stream)
-        }),
-        DialAddr::Unix(path) => UnixStream::connect(path).and_then(|stream| {
-            stream.set_read_timeout(Some(TIMEOUT))?;
-            exchange(stream)
-        }),
     };
     answer.map_err(|e| e.to_string())
 }

@@ -209,6 +209,8 @@ pub struct Upstream {
     pub resolve_interval: Duration,
     /// Who is asked for host names. Empty: the name servers of this machine.
     pub name_servers: Vec<SocketAddr>,
+    /// All addresses of a host name are one endpoint.
+    pub one_per_name: bool,
     /// Which addresses of host names count.
     pub address_family: Families,
 }

@@ -1,7 +1,7 @@
 //! Who belongs to each upstream: what is configured and what was found become endpoints, whose state stays as long
 //! as their upstream and address do.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -12,7 +12,39 @@ use crate::config::plan::{Plan, Upstream};
 use crate::discovery::MAX_ENDPOINTS;
 use crate::endpoint::{Health, State};
 use crate::net::addr::{DialAddr, EndpointAddr};
+use crate::net::race::Addrs;
 use crate::upstream::Member;
+
+/// Tells who came and who left, the first of them by name.
+pub fn tell(upstream: &str, old: &[Member], new: &[Member]) {
+    let ids = |members: &[Member]| -> HashSet<u32> { members.iter().map(|m| m.endpoint.id).collect() };
+    let without = |members: &[Member], ids: &HashSet<u32>| -> Vec<Arc<str>> {
+        let others = members.iter().filter(|m| !ids.contains(&m.endpoint.id));
+        others.map(|m| m.endpoint.label.clone()).collect()
+    };
+    let (added, removed) = (without(new, &ids(old)), without(old, &ids(new)));
+    let first = |list: &[Arc<str>]| {
+        list.iter()
+            .take(MAX_TOLD)
+            .map(|label| label.to_string())
+            .collect::<Vec<_>>()
+            .join(" ")
+    };
+    if !added.is_empty() || !removed.is_empty() {
+        tracing::info!(
+            upstream,
+            added = added.len(),
+            removed = removed.len(),
+            endpoints = new.len(),
+            new = first(&added),
+            gone = first(&removed),
+            "endpoints changed"
+        );
+    }
+}
+
+/// Of a change of thousands, so many are told by name.
+const MAX_TOLD: usize = 10;
 
 /// The states of one upstream's endpoints.
 type States = HashMap<DialAddr, Arc<State>>;
@@ -66,7 +98,12 @@ impl Members {
                     continue;
                 }
                 let state = match known {
-                    Some(state) => state.clone(),
+                    Some(state) => {
+                        if let (DialAddr::Any(old), DialAddr::Any(new)) = (&state.addr, &addr) {
+                            old.set(&new.get());
+                        }
+                        state.clone()
+                    }
                     None => Arc::new(
                         self.state(upstream, &addr, &endpoint.addr)
                             .found_by(place.sources.clone()),
@@ -122,12 +159,17 @@ fn place(upstream: &Upstream, addr: &EndpointAddr, found: &Found) -> Place {
             let Some(name) = found.name(upstream, host) else {
                 return Place::default();
             };
+            let all = || name.found().iter().map(|ip| SocketAddr::new(*ip, *port));
+            let addrs = match upstream.one_per_name {
+                true if name.found().is_empty() => Vec::new(),
+                true => {
+                    let addrs: Vec<_> = all().collect();
+                    vec![DialAddr::Any(Arc::new(Addrs::new(addr.to_string(), &addrs)))]
+                }
+                false => all().map(DialAddr::Ip).collect(),
+            };
             Place {
-                addrs: name
-                    .found()
-                    .iter()
-                    .map(|ip| DialAddr::Ip(SocketAddr::new(*ip, *port)))
-                    .collect(),
+                addrs,
                 sources: vec![name.doubt.clone()],
                 denied: name.is_denied(),
             }
@@ -178,6 +220,23 @@ mod tests {
         assert_eq!(second[1].endpoint.id, 2);
         found.set(&upstream, "a.test", &["10.0.0.1"], 0);
         assert_eq!(all.of(&upstream, &found)[0].endpoint.id, 3, "it was forgotten");
+    }
+
+    #[test]
+    fn one_per_name_is_the_name_whatever_its_addresses() {
+        let upstream = upstream("endpoints = [\"a.test:80\"]\none_per_name = true");
+        let (mut all, mut found) = (Members::new(1), Found::default());
+        assert!(all.of(&upstream, &found).is_empty());
+        found.set(&upstream, "a.test", &["10.0.0.1", "::1"], 0);
+        let first = all.of(&upstream, &found);
+        assert_eq!(addrs(&first), ["a.test:80"]);
+        found.set(&upstream, "a.test", &["10.0.0.2"], 0);
+        let second = all.of(&upstream, &found);
+        assert!(Arc::ptr_eq(&first[0].endpoint, &second[0].endpoint));
+        let DialAddr::Any(now) = &first[0].endpoint.addr else {
+            panic!("{:?}", first[0].endpoint.addr)
+        };
+        assert_eq!(*now.get(), ["10.0.0.2:80".parse().unwrap()]);
     }
 
     #[test]

@@ -341,6 +341,7 @@ impl Process {
         let before = leaving::present(&snapshot);
         for (n, members) in changed {
             if let Some(upstream) = snapshot.upstreams.get(n) {
+                members::tell(&upstream.name, &upstream.members(), &members);
                 upstream.set_members(members);
             }
         }

@@ -138,8 +138,9 @@ impl<T: PartialEq> Teller<T> {
         drop(state);
         let Report { kind, source, .. } = &*self.report;
         if is_new {
-            info!(kind, source, "discovery: endpoints changed");
-        } else if failed.is_some() {
+            debug!(kind, source, "discovery: the answer has changed");
+        }
+        if failed.is_some() {
             info!(kind, source, "discovery: answers again");
         }
         is_new

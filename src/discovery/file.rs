@@ -85,7 +85,11 @@ async fn read(path: &Path) -> Result<Vec<u8>, String> {
 fn parse(path: &Path, bytes: &[u8]) -> Result<Vec<Listed>, String> {
     let text = std::str::from_utf8(bytes).map_err(|_| "the file is not UTF-8")?;
     let value = match format(path) {
-        Some(Format::Toml) => toml::from_str(text).map_err(|e| e.to_string().trim_end().to_owned())?,
+        Some(Format::Toml) => toml::from_str(text).map_err(|e| {
+            let before = text.get(..e.span().map_or(0, |span| span.start)).unwrap_or_default();
+            let message = e.message().lines().next().unwrap_or_default();
+            format!("line {}: {message}", before.matches('\n').count() + 1)
+        })?,
         _ => serde_json::from_str::<Value>(text).map_err(|e| e.to_string())?,
     };
     let list = match value {

@@ -3,6 +3,7 @@
 //! The program runs without a shell, in a process group of its own that is killed at the deadline, with an
 //! environment of `PATH` and what it is asked about: secrets of this process are not handed on.
 
+use std::net::SocketAddr;
 use std::pin::pin;
 use std::process::Stdio;
 use std::time::Duration;
@@ -27,8 +28,11 @@ pub async fn run(command: &[String], target: &Target, port: Option<u16>) -> Resu
     let Some((program, arguments)) = command.split_first() else {
         return Err(Failed::Answer("no command".into()));
     };
+    let of = |addr: &SocketAddr| (addr.ip().to_string(), port.unwrap_or(addr.port()).to_string());
     let (address, port) = match &target.addr {
-        DialAddr::Ip(addr) => (addr.ip().to_string(), port.unwrap_or(addr.port()).to_string()),
+        DialAddr::Ip(addr) => of(addr),
+        // The one that answered last.
+        DialAddr::Any(addrs) => addrs.get().first().map(of).unwrap_or_default(),
         DialAddr::Unix(path) => (path.display().to_string(), String::new()),
     };
     let mut child = Command::new(program)

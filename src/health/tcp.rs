@@ -1,6 +1,7 @@
 //! The TCP probe: a connection, and a TLS handshake where the upstream speaks TLS. Other probes begin with it.
 
 use std::io::{self, ErrorKind};
+use std::sync::Arc;
 
 use tokio_rustls::{TlsConnector, TlsStream};
 
@@ -15,8 +16,12 @@ use crate::tls::io::Io;
 /// deadline; dropping the future closes the connection.
 pub async fn connect(target: &Target, port: Option<u16>, tls: Option<&ProbeTls>) -> Result<Io, Failed> {
     let mut addr = target.addr.clone();
-    if let (DialAddr::Ip(addr), Some(port)) = (&mut addr, port) {
-        addr.set_port(port);
+    if let Some(port) = port {
+        match &mut addr {
+            DialAddr::Ip(addr) => addr.set_port(port),
+            DialAddr::Any(addrs) => *addrs = Arc::new(addrs.with_port(port)),
+            DialAddr::Unix(_) => {}
+        }
     }
     let stream = dial::connect(&addr, dial::Opening::Unknown)
         .await

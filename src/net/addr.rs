@@ -3,6 +3,9 @@
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::race::Addrs;
 
 /// Where a listener waits.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -31,6 +34,8 @@ pub enum EndpointAddr {
 pub enum DialAddr {
     Ip(SocketAddr),
     Unix(PathBuf),
+    /// All addresses of a name as one endpoint: whichever answers first.
+    Any(Arc<Addrs>),
 }
 
 impl BindAddr {
@@ -164,6 +169,7 @@ impl fmt::Display for DialAddr {
         match self {
             Self::Ip(addr) => addr.fmt(f),
             Self::Unix(path) => write!(f, "unix:{}", path.display()),
+            Self::Any(addrs) => addrs.fmt(f),
         }
     }
 }

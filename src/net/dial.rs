@@ -1,12 +1,14 @@
 //! Connecting to an address.
 
 use std::io;
+use std::net::SocketAddr;
 
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::io::Interest;
 use tokio::net::{TcpStream, UnixStream};
 
 use super::addr::DialAddr;
+use super::race;
 use super::stream::Stream;
 
 /// What happens first on a new connection.
@@ -20,18 +22,24 @@ pub enum Opening {
 
 /// Connects, with Nagle's algorithm off. The caller gives the deadline; dropping the future gives up.
 pub async fn connect(addr: &DialAddr, opening: Opening) -> io::Result<Stream> {
-    let addr = match addr {
-        DialAddr::Ip(addr) => addr,
-        DialAddr::Unix(path) => return Ok(Stream::Unix(UnixStream::connect(path).await?)),
-    };
+    match addr {
+        DialAddr::Ip(addr) => connect_tcp(*addr, opening).await,
+        DialAddr::Unix(path) => Ok(Stream::Unix(UnixStream::connect(path).await?)),
+        // In a box: it is large, and few endpoints are so.
+        DialAddr::Any(addrs) => Box::pin(race::connect(addrs, opening)).await,
+    }
+}
+
+/// To one address.
+pub async fn connect_tcp(addr: SocketAddr, opening: Opening) -> io::Result<Stream> {
     let kind = Type::STREAM.nonblocking().cloexec();
-    let socket = Socket::new_raw(Domain::for_address(*addr), kind, Some(Protocol::TCP))?;
+    let socket = Socket::new_raw(Domain::for_address(addr), kind, Some(Protocol::TCP))?;
     socket.set_tcp_nodelay(true)?;
     if opening == Opening::Ours {
         // Best effort: it saves a packet.
         let _ = socket.set_tcp_quickack(false);
     }
-    match socket.connect(&(*addr).into()) {
+    match socket.connect(&addr.into()) {
         Err(e) if e.raw_os_error() != Some(rustix::io::Errno::INPROGRESS.raw_os_error()) => return Err(e),
         _ => {}
     }

@@ -8,6 +8,7 @@ pub mod nofile;
 pub mod outbox;
 pub mod pace;
 pub mod peek;
+pub mod race;
 pub mod relay;
 pub mod socket;
 pub mod splice;

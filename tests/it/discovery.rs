@@ -85,6 +85,11 @@ fn every_address_of_a_name_is_an_endpoint_and_changes_come_without_a_reload() {
     eventually("the new addresses", || endpoints(&proxy) == now);
     assert_eq!(proxy.metric(&(kept + ",")), attempts, "what stays keeps its counters");
     assert_eq!(client.get("/").status, 200, "the same connection");
+    let line = proxy.wait_for("endpoints changed");
+    assert_eq!(
+        (&line["new"], &line["gone"]),
+        (&now[1].as_str().into(), &format!("127.0.0.1:{port}").into())
+    );
     assert_eq!(proxy.metric("evenkeel_discovery_endpoints{upstream=\"u\"}"), 2.0);
     assert_eq!(
         proxy.metric("evenkeel_discovery_updates_total{upstream=\"u\",result=\"changed\"}"),
@@ -422,4 +427,27 @@ fn kubernetes_is_listed_and_watched() {
     api.put("web-b", &[(at(1), ready)]);
     eventually("the new token works", || are(&[1]));
     assert!(source(&proxy)["last_error"].is_null());
+}
+
+#[test]
+fn one_per_name_is_reached_by_whichever_address_answers() {
+    let (port, origins) = origins(3);
+    origins[0].kill();
+    let server = NameServer::start();
+    server.addresses("app.test.", &["127.0.0.1", "127.0.0.2", "::1"]);
+    let upstream = format!("discovery = {{ dns = \"app.test:{port}\" }}\none_per_name = true\nhealth.tcp = true");
+    let proxy = Proxy::start(&dns(&server, &upstream));
+    let name = format!("app.test:{port}");
+    assert_eq!(endpoints(&proxy), [name.clone()]);
+    assert_eq!(get(proxy.addr("web"), "/").text(), format!("127.0.0.2:{port}"));
+    server.addresses("app.test.", &["127.0.0.1", "127.0.0.3"]);
+    origins[1].kill();
+    eventually("the new address", || {
+        get(proxy.addr("web"), "/").text() == format!("127.0.0.3:{port}")
+    });
+    let of = |outcome: &str| {
+        format!("evenkeel_endpoint_attempts_total{{upstream=\"u\",endpoint=\"{name}\",outcome=\"{outcome}\"}}")
+    };
+    assert!(proxy.metric(&of("success")) >= 2.0, "the same endpoint");
+    assert_eq!(endpoints(&proxy), [name.clone()]);
 }

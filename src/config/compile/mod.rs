@@ -270,5 +270,6 @@ fn compile_upstream(cx: &Context<'_>, upstream: &schema::upstream::Upstream) -> 
         resolve_interval: upstream.resolve_interval,
         name_servers: upstream.name_servers.clone(),
         address_family: upstream.address_family,
+        one_per_name: upstream.one_per_name,
     }
 }

@@ -40,6 +40,7 @@ pub struct Upstream {
     pub resolve_interval: Duration,
     pub name_servers: Vec<SocketAddr>,
     pub address_family: Families,
+    pub one_per_name: bool,
 }
 
 pub const UPSTREAM: Shape = Shape {
@@ -66,6 +67,7 @@ pub const UPSTREAM: Shape = Shape {
         "resolve_interval",
         "name_servers",
         "address_family",
+        "one_per_name",
     ],
     later: &[],
 };
@@ -124,6 +126,7 @@ pub fn read(cx: &Context<'_>, name: &At<String>, node: &Node) -> Option<Upstream
         resolve_interval: fields.duration("resolve_interval", Duration::from_secs(1), defaults::RESOLVE_INTERVAL),
         name_servers: discovery::name_servers(&fields),
         address_family: discovery::address_family(&fields),
+        one_per_name: fields.flag("one_per_name").unwrap_or(false),
     })
 }
 
