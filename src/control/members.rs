@@ -10,6 +10,7 @@ use tokio::sync::Notify;
 use super::sources::Found;
 use crate::config::plan::{Plan, Upstream};
 use crate::discovery::MAX_ENDPOINTS;
+use crate::endpoint::duty::{By, Duty};
 use crate::endpoint::{Health, State};
 use crate::net::addr::{DialAddr, EndpointAddr};
 use crate::net::race::Addrs;
@@ -114,6 +115,12 @@ impl Members {
                     limits.and_then(|limits| limits.max_active_per_endpoint),
                     limits.and_then(|limits| limits.adaptive),
                 );
+                let duty = if endpoint.draining {
+                    Duty::Draining
+                } else {
+                    Duty::Active
+                };
+                state.orders.set_duty(By::Discovery, duty);
                 states.insert(addr, state.clone());
                 members.push(Member {
                     endpoint: state,

@@ -39,6 +39,8 @@ pub struct Listed {
     pub weight: u16,
     /// Used only while no other endpoint is up.
     pub backup: bool,
+    /// It ends soon: it finishes what it does, and takes no new work.
+    pub draining: bool,
 }
 
 impl Listed {
@@ -48,6 +50,7 @@ impl Listed {
             addr,
             weight: 1,
             backup: false,
+            draining: false,
         }
     }
 }

@@ -27,6 +27,8 @@ pub enum By {
     Agent = 1,
     /// It is no longer in the configuration, nor found by its name.
     Removal = 2,
+    /// The source it was found by.
+    Discovery = 3,
 }
 
 impl Duty {
@@ -49,7 +51,7 @@ impl Duty {
 }
 
 impl By {
-    pub const ALL: [Self; 3] = [Self::Operator, Self::Agent, Self::Removal];
+    pub const ALL: [Self; 4] = [Self::Operator, Self::Agent, Self::Removal, Self::Discovery];
 
     /// The word in the status API.
     pub fn label(self) -> &'static str {
@@ -57,6 +59,7 @@ impl By {
             Self::Operator => "operator",
             Self::Agent => "agent",
             Self::Removal => "removal",
+            Self::Discovery => "discovery",
         }
     }
 }

@@ -232,9 +232,9 @@ fn one(cx: &Context<'_>, node: &Node) -> Option<At<Listed>> {
     Some(At {
         span: addr.span,
         value: Listed {
-            addr: addr.value,
             weight,
             backup,
+            ..Listed::at(addr.value)
         },
     })
 }

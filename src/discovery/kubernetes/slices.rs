@@ -92,7 +92,7 @@ struct Port {
 enum Use {
     /// New work.
     Ready,
-    /// It ends soon and still answers: for when there is no other.
+    /// It ends soon and still answers.
     Draining,
 }
 
@@ -163,15 +163,18 @@ impl Slices {
         Ok(())
     }
 
-    /// Every endpoint once (one may stand in two slices while it moves), sorted: those that are ready; when there is
-    /// none, those that drain and still serve.
+    /// Every endpoint once (one may stand in two slices while it moves), sorted. Those that end soon drain; when all do,
+    /// they are used on.
     pub fn endpoints(&self) -> Vec<Listed> {
         let mut all: Vec<_> = self.slices.values().flatten().collect();
         all.sort_by(|(a, a_use), (b, b_use)| (&a.addr, a_use).cmp(&(&b.addr, b_use)));
         all.dedup_by(|(a, _), (b, _)| a.addr == b.addr);
-        let best = all.iter().map(|(_, is)| *is).min();
-        let used = all.into_iter().filter(|(_, is)| Some(*is) == best);
-        used.map(|(listed, _)| listed.clone()).take(MAX_ENDPOINTS).collect()
+        let has_others = all.iter().any(|(_, is)| *is == Use::Ready);
+        let listed = all.into_iter().map(|(listed, is)| Listed {
+            draining: has_others && *is == Use::Draining,
+            ..listed.clone()
+        });
+        listed.take(MAX_ENDPOINTS).collect()
     }
 }
 
@@ -252,7 +255,8 @@ mod tests {
     }
 
     fn addrs(slices: &Slices) -> Vec<String> {
-        slices.endpoints().iter().map(|e| e.addr.to_string()).collect()
+        let text = |e: &Listed| format!("{}{}", e.addr, if e.draining { " drains" } else { "" });
+        slices.endpoints().iter().map(text).collect()
     }
 
     #[test]
@@ -305,7 +309,7 @@ mod tests {
             ("10.0.0.3", ending),
             ("10.0.0.4", starting),
         ];
-        assert_eq!(of(&all), ["10.0.0.1:8080"]);
+        assert_eq!(of(&all), ["10.0.0.1:8080", "10.0.0.2:8080 drains"]);
         assert_eq!(of(&all[1..]), ["10.0.0.2:8080"]);
         assert_eq!(of(&all[2..]), [""; 0]);
         assert_eq!(of(&[("10.0.0.5", "\"ready\": null")]), ["10.0.0.5:8080"]);
