@@ -31,8 +31,6 @@ const CONNECT_ONE: Duration = Duration::from_secs(2);
 /// A connection whose other end has vanished is noticed so: silence alone says nothing while we wait for news.
 const KEEPALIVE: Duration = Duration::from_secs(30);
 const MAX_HEAD: usize = 64 << 10;
-/// Of an answer that is an error: enough for its reason.
-const MAX_REASON: usize = 200;
 const AGENT: HeaderValue = HeaderValue::from_static(concat!("evenkeel/", env!("CARGO_PKG_VERSION")));
 
 /// `http://host:port` or `https://host:port`.
@@ -219,18 +217,12 @@ impl Answer {
         }
     }
 
-    /// The beginning of an error's text, as one line.
+    /// An error's text.
     async fn reason(self) -> String {
         let body = self.whole(MAX_HEAD, CONNECT_ONE).await.unwrap_or_default();
-        let text = String::from_utf8_lossy(&body);
-        let words: Vec<_> = text
-            .split(|c: char| c.is_whitespace() || c.is_control())
-            .filter(|w| !w.is_empty())
-            .collect();
-        let line: String = words.join(" ").chars().take(MAX_REASON).collect();
-        match line.is_empty() {
-            true => line,
-            false => format!(": {line}"),
+        match String::from_utf8_lossy(&body).trim() {
+            "" => String::new(),
+            text => format!(": {text}"),
         }
     }
 }
@@ -354,7 +346,7 @@ mod tests {
             ask(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await,
             Ok(b"ok".to_vec())
         );
-        let forbidden = ask(b"HTTP/1.1 403 X\r\ncontent-length: 13\r\n\r\nACL\r\n\x1b denied").await;
+        let forbidden = ask(b"HTTP/1.1 403 X\r\ncontent-length: 12\r\n\r\n ACL denied\n").await;
         assert_eq!(forbidden, Err((403, "status 403: ACL denied".into())));
         let broken = ask(b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nok").await;
         assert_eq!(broken.unwrap_err().0, 200);

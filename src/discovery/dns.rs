@@ -12,13 +12,15 @@ use hickory_resolver::net::{DnsError, NetError};
 use hickory_resolver::proto::rr::rdata::SRV;
 use hickory_resolver::proto::rr::{Name, RData, RecordType};
 use hickory_resolver::system_conf::parse_resolv_conf;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, Semaphore};
 use tokio::time::timeout;
 
 /// One look-up, with every name server and search domain it needs.
 const DEADLINE: Duration = Duration::from_secs(5);
 /// One question to one name server, so that a lost packet or a dead server does not use up the deadline.
 const MAX_TRY: Duration = Duration::from_secs(2);
+/// Look-ups at once; thousands of names wait for their turn.
+const AT_ONCE: usize = 64;
 /// More addresses of one name are ignored.
 const MAX_ADDRS: usize = 256;
 /// And more services: a message holds a few thousand at most.
@@ -74,6 +76,8 @@ impl Resolved {
 pub struct Resolver {
     hosts: PathBuf,
     servers: Servers,
+    /// Each question has a socket of its own.
+    at_once: Semaphore,
 }
 
 #[derive(Debug)]
@@ -109,6 +113,7 @@ impl Resolver {
         Self {
             hosts,
             servers: Servers::Fixed(build(config, ResolverOpts::default())),
+            at_once: Semaphore::new(AT_ONCE),
         }
     }
 
@@ -123,10 +128,11 @@ impl Resolver {
                 path: resolv_conf,
                 loaded: Mutex::new(loaded),
             },
+            at_once: Semaphore::new(AT_ONCE),
         }
     }
 
-    /// The IPv4 and IPv6 addresses of `host`, within 5 s. No address is an error. A name in the hosts file has
+    /// The IPv4 and IPv6 addresses of `host`, within 5 s of its turn. No address is an error. A name in the hosts file has
     /// the addresses that stand there and no others.
     pub async fn lookup(&self, host: &str) -> Result<Resolved, Failure> {
         let work = async {
@@ -149,19 +155,22 @@ impl Resolver {
             );
             combine(v4, v6)
         };
-        match timeout(DEADLINE, work).await {
-            Ok(result) => result,
-            Err(_) => Err(format!("no answer within {DEADLINE:?}").into()),
-        }
+        self.in_time(work).await
     }
 
-    /// The SRV records of `name`, within 5 s. None is an error.
+    /// The SRV records of `name`, within 5 s of its turn. None is an error.
     pub async fn services(&self, name: &str) -> Result<(Vec<SRV>, Duration), Failure> {
         let work = async {
             let name = Name::from_ascii(name).map_err(|e| e.to_string())?;
             let answer = self.resolver().await?.lookup(name, RecordType::SRV).await;
             services(answer)
         };
+        self.in_time(work).await
+    }
+
+    /// One look-up, when it is its turn.
+    async fn in_time<T>(&self, work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+        let _turn = self.at_once.acquire().await;
         match timeout(DEADLINE, work).await {
             Ok(result) => result,
             Err(_) => Err(format!("no answer within {DEADLINE:?}").into()),

@@ -8,6 +8,9 @@ use tracing::{debug, info, warn};
 
 use crate::base::task::{self, Handle};
 
+/// Characters of a reason.
+const MAX_REASON: usize = 300;
+
 /// How a source is doing, for status and metrics.
 #[derive(Debug)]
 pub struct Report {
@@ -163,6 +166,7 @@ impl<T: PartialEq> Teller<T> {
 
     /// No answer: the last good one stays.
     pub fn failed(&self, reason: String) {
+        let reason = one_line(&reason);
         self.told.send_modify(|told| told.answered = true);
         let Report { kind, source, .. } = &*self.report;
         let mut state = self.report.lock();
@@ -176,6 +180,22 @@ impl<T: PartialEq> Teller<T> {
         }
         state.last_error = Some((SystemTime::now(), reason));
     }
+}
+
+/// What others have written may be long, and made to look like more lines of a log.
+fn one_line(reason: &str) -> String {
+    let words = reason.split(|c: char| c.is_whitespace() || c.is_control());
+    let mut line = String::new();
+    for word in words.filter(|word| !word.is_empty()) {
+        if !line.is_empty() {
+            line.push(' ');
+        }
+        line.extend(word.chars().take(MAX_REASON));
+        if line.len() >= MAX_REASON {
+            return line.chars().take(MAX_REASON).chain(['…']).collect();
+        }
+    }
+    line
 }
 
 #[cfg(test)]
@@ -204,6 +224,14 @@ pub(super) mod tests {
         pub fn error(&self) -> String {
             self.report.state().last_error.map(|(_, why)| why).unwrap_or_default()
         }
+    }
+
+    #[test]
+    fn reasons_are_one_short_line() {
+        assert_eq!(one_line(" a\r\nb\x1b[0m\tc "), "a b [0m c");
+        let long = one_line(&"word ".repeat(1000));
+        assert!(long.chars().count() == MAX_REASON + 1 && long.ends_with('…'));
+        assert_eq!(one_line(&"ü".repeat(1000)).chars().count(), MAX_REASON + 1);
     }
 
     #[tokio::test]

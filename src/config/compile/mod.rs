@@ -234,6 +234,14 @@ fn compile_upstream(cx: &Context<'_>, upstream: &schema::upstream::Upstream) -> 
         && tls.verify
         && tls.server_name.is_none()
     {
+        if let Some(Discovery::Consul(..) | Discovery::List(discovery::Spec::Kubernetes(_))) = &upstream.discovery {
+            let message = format!("the endpoints of `{}` are found by address", upstream.name.value);
+            cx.push(
+                Diagnostic::warning(upstream.name.span, message)
+                    .label("TLS is to verify them, and few certificates hold addresses")
+                    .help("set `tls.server_name` to the name that their certificates hold"),
+            );
+        }
         for endpoint in &upstream.endpoints {
             if matches!(endpoint.value.addr, EndpointAddr::Unix(_)) {
                 let message = "TLS over a Unix socket needs the name to verify";
