@@ -203,8 +203,9 @@ fn discovery(cx: &Context<'_>, upstream: &schema::upstream::Upstream) -> Option<
     match upstream.discovery.as_ref()? {
         // Stand among the endpoints.
         Discovery::Names(_) => None,
-        Discovery::List(spec) => Some(spec.clone()),
-        Discovery::Consul(spec, tls) => {
+        Discovery::List(spec) => Some((**spec).clone()),
+        Discovery::Consul(consul) => {
+            let (spec, tls) = &**consul;
             let unverified = format!("the Consul of `{}` is not verified", upstream.name.value);
             let tls = tls.as_ref().map(|tls| client_tls(cx, tls, &unverified));
             Some(discovery::Spec::Consul(consul::Spec { tls, ..spec.clone() }))
@@ -234,7 +235,12 @@ fn compile_upstream(cx: &Context<'_>, upstream: &schema::upstream::Upstream) -> 
         && tls.verify
         && tls.server_name.is_none()
     {
-        if let Some(Discovery::Consul(..) | Discovery::List(discovery::Spec::Kubernetes(_))) = &upstream.discovery {
+        let finds_addresses = match &upstream.discovery {
+            Some(Discovery::Consul(_)) => true,
+            Some(Discovery::List(spec)) => matches!(**spec, discovery::Spec::Kubernetes(_)),
+            _ => false,
+        };
+        if finds_addresses {
             let message = format!("the endpoints of `{}` are found by address", upstream.name.value);
             cx.push(
                 Diagnostic::warning(upstream.name.span, message)

@@ -45,9 +45,9 @@ pub enum Discovery {
     /// Endpoints, as if they stood in `endpoints`.
     Names(Vec<At<Listed>>),
     /// Where to find a list of them.
-    List(Spec),
+    List(Box<Spec>),
     /// The same, with files that are read when the plan is compiled.
-    Consul(consul::Spec, Option<ClientTls>),
+    Consul(Box<(consul::Spec, Option<ClientTls>)>),
 }
 
 pub fn read(cx: &Context<'_>, node: &Node) -> Option<Discovery> {
@@ -76,10 +76,10 @@ pub fn read(cx: &Context<'_>, node: &Node) -> Option<Discovery> {
             "srv" => {
                 let expected = "expected the name of a service such as \"_http._tcp.app.internal\"";
                 let name = fields.parsed("srv", expected, service)?;
-                Some(Discovery::List(Spec::Srv(name.value)))
+                Some(list(Spec::Srv(name.value)))
             }
-            "file" => file(&fields).map(Discovery::List),
-            _ => kubernetes(cx, fields.get("kubernetes")?).map(Discovery::List),
+            "file" => file(&fields).map(list),
+            _ => kubernetes(cx, fields.get("kubernetes")?).map(list),
         },
         [first, second, ..] => {
             let message = format!("{} exclude each other", listed([&first.value, &second.value], "and"));
@@ -88,6 +88,10 @@ pub fn read(cx: &Context<'_>, node: &Node) -> Option<Discovery> {
             None
         }
     }
+}
+
+fn list(spec: Spec) -> Discovery {
+    Discovery::List(Box::new(spec))
 }
 
 fn service(text: &str) -> Result<String, String> {
@@ -150,7 +154,7 @@ fn consul(fields: &Fields<'_>) -> Option<Discovery> {
             .map(|found| Secret::new(found.value)),
         only_passing: fields.flag("only_passing").unwrap_or(true),
     };
-    Some(Discovery::Consul(spec, tls))
+    Some(Discovery::Consul(Box::new((spec, tls))))
 }
 
 fn kubernetes(cx: &Context<'_>, node: &Node) -> Option<Spec> {
