@@ -24,8 +24,8 @@ const LIMITS: Limits = Limits {
     max_target: 0,
     max_headers: 256,
 };
-/// For the reset that answers what came too late: more than a packet needs there and back.
-const REFUSAL: Duration = Duration::from_millis(250);
+/// For the reset that answers what came too late: much more than a packet needs there and back.
+const REFUSAL: Duration = Duration::from_secs(1);
 /// Room for one read, and once a read has filled it.
 const READ: usize = 16 * 1024;
 const BULK_READ: usize = 64 * 1024;
@@ -196,6 +196,16 @@ impl H1 {
         }
     }
 
+    /// Reads on until `bytes` wait to be taken.
+    pub fn poll_gather(&mut self, cx: &mut Context<'_>, bytes: usize) -> Poll<io::Result<()>> {
+        while self.read.len() < bytes {
+            if ready!(self.poll_fill(cx, READ))? == 0 {
+                return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+
     /// Nothing is left over from an exchange, so another may follow.
     pub fn is_clean(&self) -> bool {
         self.read.is_empty() && self.out.is_empty()
@@ -253,4 +263,76 @@ where
 {
     let mut fut = std::pin::pin!(tokio::io::AsyncReadExt::read_buf(io, buf));
     fut.as_mut().poll(cx)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+    use std::net::{Shutdown, TcpListener, TcpStream};
+
+    use super::*;
+    use crate::net::stream::Stream;
+
+    /// A connection and its other end.
+    async fn pair() -> (H1, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let stream = tokio::net::TcpStream::connect(listener.local_addr().unwrap());
+        let stream = stream.await.unwrap();
+        stream.set_nodelay(true).unwrap();
+        (H1::new(Io::Plain(Stream::Tcp(stream))), listener.accept().unwrap().0)
+    }
+
+    async fn send(conn: &mut H1, bytes: &[u8]) {
+        conn.out.tail().extend_from_slice(bytes);
+        std::future::poll_fn(|cx| conn.poll_flush(cx)).await.unwrap();
+    }
+
+    async fn breaks(conn: &mut H1) {
+        let head = std::future::poll_fn(|cx| conn.poll_head(cx, &Method::POST)).await;
+        assert!(matches!(head, Err(HeadError::Broken { begun: false, .. })));
+    }
+
+    #[tokio::test]
+    async fn what_comes_behind_the_end_is_unread() {
+        let (mut conn, end) = pair().await;
+        drop(end);
+        send(&mut conn, b"POST / HTTP/1.1\r\n\r\n").await;
+        breaks(&mut conn).await;
+        assert!(conn.is_unread().await);
+
+        // Nor what was never written.
+        let (mut conn, end) = pair().await;
+        drop(end);
+        breaks(&mut conn).await;
+        assert!(conn.is_unread().await);
+    }
+
+    #[tokio::test]
+    async fn what_may_have_been_read_is_not() {
+        // All of it, then the end.
+        let (mut conn, mut end) = pair().await;
+        send(&mut conn, b"POST").await;
+        assert_eq!(end.read(&mut [0; 16]).unwrap(), 4);
+        drop(end);
+        breaks(&mut conn).await;
+        assert!(!conn.is_unread().await);
+
+        // It came before the end, which a reset alone tells.
+        let (mut conn, end) = pair().await;
+        send(&mut conn, b"POST").await;
+        while end.peek(&mut [0; 16]).unwrap() < 4 {}
+        drop(end);
+        breaks(&mut conn).await;
+        assert!(!conn.is_unread().await);
+
+        // The first part, and the second came too late.
+        let (mut conn, mut end) = pair().await;
+        send(&mut conn, b"PO").await;
+        assert_eq!(end.read(&mut [0; 16]).unwrap(), 2);
+        end.shutdown(Shutdown::Both).unwrap();
+        drop(end);
+        send(&mut conn, b"ST").await;
+        breaks(&mut conn).await;
+        assert!(!conn.is_unread().await);
+    }
 }

@@ -232,7 +232,7 @@ fn a_response_that_has_begun_is_not_asked_for_again() {
     let count = asked.clone();
     let breaks = Origin::start(move |_, stream| {
         count.fetch_add(1, Relaxed);
-        stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf")?;
+        stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\nhalf")?;
         Ok(false)
     });
     let proxy = Proxy::start(&config("retries = 5", &[breaks.addr, breaks.addr]).replace(
@@ -243,6 +243,26 @@ fn a_response_that_has_begun_is_not_asked_for_again() {
     client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
     assert!(client.try_reply(false).is_err(), "half a response looked whole");
     assert_eq!(asked.load(Relaxed), 1);
+}
+
+#[test]
+fn a_short_response_that_breaks_off_is_asked_for_again() {
+    let breaks = Origin::start(move |_, stream| {
+        stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf")?;
+        Ok(false)
+    });
+    let whole = Origin::named("whole");
+    let proxy = Proxy::start(&config("", &[breaks.addr, whole.addr]));
+    let mut client = Client::connect(proxy.addr("web"));
+    assert_eq!(counts(&mut client, 6), map(&[("whole", 6)]));
+    let seen = breaks.seen().len();
+    assert!(seen >= 3, "{seen}");
+    client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n");
+    let posted = client.try_reply(false);
+    assert!(
+        posted.is_err() || breaks.seen().len() == seen,
+        "half a response looked whole"
+    );
 }
 
 #[test]

@@ -17,6 +17,7 @@ use tokio::time::Instant;
 use self::h2::over_h2;
 use super::body::{H1Body, H2Body, ResponseBody, Upgraded};
 use super::forward::strip_hop_by_hop;
+use super::hold;
 use super::upload::{Pump, SendError, Sending, Source, Upload};
 use super::{Response, Scope};
 use crate::endpoint::{Active, State};
@@ -102,7 +103,14 @@ pub async fn attempt(
             Lease::H2(lease) => over_h2(upstream, request, lease, patience).await,
         };
         match answered {
-            Ok(Answer::H1(exchange)) => return Ok(finish_h1(scope, upstream, exchange, active)),
+            Ok(Answer::H1(exchange)) => {
+                let missing = hold::missing(request.repeatable, &upstream.settings.retry, &exchange);
+                if let Some(bytes) = missing {
+                    // In a box: nearly always a short response has come with its head.
+                    Box::pin(hold::whole(&exchange.conn, bytes)).await?;
+                }
+                return Ok(finish_h1(scope, upstream, exchange, active));
+            }
             Ok(Answer::Switched(exchange)) => return Ok(switched(upstream, exchange, active)),
             Ok(Answer::H2(incoming, head, permit)) => {
                 let read_timeout = upstream.settings.read_timeout;
@@ -229,9 +237,9 @@ enum Answer {
 }
 
 /// An HTTP/1 connection after the response's head.
-struct Exchange {
-    conn: Rc<RefCell<H1>>,
-    head: ResponseHead,
+pub struct Exchange {
+    pub conn: Rc<RefCell<H1>>,
+    pub head: ResponseHead,
     /// The request's body goes on.
     sending: Option<Sending>,
     /// The connection may serve another request.

@@ -5,6 +5,7 @@ pub mod attempt;
 pub mod body;
 pub mod deadline;
 pub mod forward;
+mod hold;
 pub mod h1;
 pub mod h2;
 pub mod request;
