@@ -18,7 +18,7 @@ use crate::endpoint::duty::Duty;
 use crate::h1::desync::Class;
 use crate::snapshot::{Action, Listener, Snapshot};
 use crate::telemetry::names::{self, Name};
-use crate::telemetry::reasons::{CutBy, Denied, ShedBy};
+use crate::telemetry::reasons::{CutBy, Denied, Hedged, ShedBy};
 use crate::telemetry::series::{DURATION_BOUNDS_US, HistogramSum, Outcome, RequestSeries};
 
 pub fn response(operator: &Operator) -> Response {
@@ -153,16 +153,23 @@ fn requests(snapshot: &Snapshot) -> Vec<MetricFamily> {
     vec![requests.0, duration.0, cut.0, desync.0]
 }
 
-/// Of upstreams that limit what is under way.
+/// Of upstreams that limit what is under way, or whose requests may be hedged.
 fn limits(snapshot: &Snapshot) -> Vec<MetricFamily> {
+    let mut hedges = Family::counter(names::HEDGES);
     let mut waiting = Family::gauge(names::UPSTREAM_WAITING);
     let mut shed = Family::counter(names::UPSTREAM_SHED);
     let mut limit = Family::gauge(names::ENDPOINT_LIMIT);
     for upstream in &snapshot.upstreams {
+        let name = ("upstream", &*upstream.name);
+        for end in Hedged::ALL {
+            let n = upstream.series.sum(|s| s.hedged(end));
+            if n > 0 {
+                hedges.add(&[name, ("result", end.label())], n as f64);
+            }
+        }
         let Some(limits) = &upstream.settings.limits else {
             continue;
         };
-        let name = ("upstream", &*upstream.name);
         waiting.add(&[name], limits.gate.waiting() as f64);
         for by in ShedBy::ALL {
             shed.add(
@@ -176,7 +183,7 @@ fn limits(snapshot: &Snapshot) -> Vec<MetricFamily> {
             }
         }
     }
-    [waiting, shed, limit].map(|f| f.0).into()
+    [hedges, waiting, shed, limit].map(|f| f.0).into()
 }
 
 fn upstreams(snapshot: &Snapshot, leaving: &[Former]) -> Vec<MetricFamily> {

@@ -156,6 +156,8 @@ pub struct Forward {
     pub timeout: Option<Duration>,
     /// From the request's head to the response's last byte. `None`: no limit.
     pub max_duration: Option<Duration>,
+    /// A second attempt beside one that takes long. `None`: never.
+    pub hedge: Option<policy::hedge::After>,
     /// Who goes first where requests wait.
     pub importance: policy::queue::Importance,
     /// Overrides the listener's `max_body`.

@@ -13,6 +13,8 @@ use crate::config::plan::{self, Plan};
 use crate::h1::head::Limits;
 use crate::net::relay;
 use crate::policy::budget::Repeating;
+use crate::policy::hedge::After;
+use crate::policy::quantile::Quantile;
 use crate::policy::queue::Gate;
 use crate::pool::dial::Tls;
 use crate::pool::{Dialer, Protocol};
@@ -52,6 +54,7 @@ struct Kept {
     cursor: crate::balance::Cursor,
     repeating: Arc<Repeating>,
     gate: Arc<Gate>,
+    p95: Arc<Quantile>,
     dialer: Arc<Dialer>,
     /// Of all that decides how connections are made.
     fingerprint: u64,
@@ -91,8 +94,8 @@ impl World {
         };
         next.members.keep(plan);
         let mut upstreams = Vec::with_capacity(plan.upstreams.len());
-        for upstream in &plan.upstreams {
-            upstreams.push(next.upstream(self, upstream)?);
+        for (n, upstream) in plan.upstreams.iter().enumerate() {
+            upstreams.push(next.upstream(self, upstream, is_hedged(plan, n))?);
         }
         let mut built = Vec::with_capacity(plan.listeners.len());
         for (index, listener) in plan.listeners.iter().enumerate() {
@@ -132,7 +135,7 @@ impl World {
         members
     }
 
-    fn upstream(&mut self, old: &Self, plan: &plan::Upstream) -> Result<Arc<Upstream>, String> {
+    fn upstream(&mut self, old: &Self, plan: &plan::Upstream, is_hedged: bool) -> Result<Arc<Upstream>, String> {
         let kept = old.upstreams.get(&plan.name);
         let fingerprint = dialer_fingerprint(plan);
         let kept = match kept {
@@ -142,6 +145,7 @@ impl World {
                 cursor: kept.map_or_else(Default::default, |k| k.cursor.clone()),
                 repeating: kept.map_or_else(Default::default, |k| k.repeating.clone()),
                 gate: kept.map_or_else(Default::default, |k| k.gate.clone()),
+                p95: kept.map_or_else(|| Arc::new(Quantile::new(0.95)), |k| k.p95.clone()),
                 dialer: Arc::new(dialer(plan)?),
                 fingerprint,
             },
@@ -155,6 +159,7 @@ impl World {
             pool_min_idle: plan.pool_min_idle,
             retry: plan.retry.clone(),
             repeating: kept.repeating,
+            p95: is_hedged.then_some(kept.p95),
             limits: plan.limits.as_ref().map(|limits| upstream::Limits {
                 max_active: limits.max_active.unwrap_or(u32::MAX),
                 queue: limits.queue,
@@ -302,6 +307,7 @@ impl World {
                     timeout: forward.timeout,
                     max_duration: forward.max_duration,
                     importance: forward.importance,
+                    hedge: forward.hedge,
                     max_body: forward.max_body,
                 })
             }
@@ -320,6 +326,16 @@ impl World {
         self.requests.insert(key, series.clone());
         series
     }
+}
+
+/// Whether a route wants to know how long answers of upstream number `n` take.
+fn is_hedged(plan: &Plan, n: usize) -> bool {
+    plan.routes.iter().any(|route| match &route.action {
+        plan::Action::Forward(forward) => {
+            forward.hedge == Some(After::P95) && forward.split.iter().any(|(index, _)| *index == n)
+        }
+        _ => false,
+    })
 }
 
 /// The connections of an upstream whose fingerprint stays may be used on.

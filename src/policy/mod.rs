@@ -5,6 +5,8 @@ pub mod backoff;
 pub mod budget;
 pub mod deadline;
 pub mod grpc;
+pub mod hedge;
 pub mod limit;
+pub mod quantile;
 pub mod queue;
 pub mod retry;

@@ -14,6 +14,7 @@ use crate::fields::Fields;
 use crate::h1::desync;
 use crate::h1::head::Limits;
 use crate::net::relay;
+use crate::policy::hedge::After;
 use crate::policy::queue::Importance;
 use crate::route::{HostPattern, Table};
 use crate::telemetry::series::{ListenerSeries, RequestSeries};
@@ -123,6 +124,8 @@ pub struct Forward {
     pub timeout: Option<Duration>,
     pub max_duration: Option<Duration>,
     pub importance: Importance,
+    /// A second attempt beside one that takes long.
+    pub hedge: Option<After>,
     pub max_body: Option<u64>,
 }
 

@@ -99,6 +99,10 @@ pub const RETRIES_DENIED: Name = name(
     "evenkeel_retries_denied_total",
     "Failed attempts that were not followed by another, by what forbade it.",
 );
+pub const HEDGES: Name = name(
+    "evenkeel_hedges_total",
+    "Second attempts beside first ones that took long, by how they ended.",
+);
 pub const UPSTREAM_WAITING: Name = name(
     "evenkeel_upstream_waiting",
     "Requests and connections that wait for an endpoint with room.",

@@ -90,3 +90,27 @@ impl ShedBy {
         }
     }
 }
+
+/// How a second attempt beside one that took long ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Hedged {
+    /// It answered first.
+    Won,
+    /// The first attempt answered first after all, or the second failed.
+    Lost,
+    /// It was not made: the budget is used up, no other endpoint has room, or the body is not at hand.
+    Denied,
+}
+
+impl Hedged {
+    pub const ALL: [Self; 3] = [Self::Won, Self::Lost, Self::Denied];
+
+    /// The value of the metric label `result`.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Won => "won",
+            Self::Lost => "lost",
+            Self::Denied => "denied",
+        }
+    }
+}

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::reasons::{CutBy, Denied, ShedBy};
+use super::reasons::{CutBy, Denied, Hedged, ShedBy};
 use super::shard::{LocalCounter, Sharded};
 
 /// Counters of one listener.
@@ -174,6 +174,8 @@ pub enum Outcome {
     BadResponse,
     /// The time for the whole request was over first.
     Deadline,
+    /// A second attempt beside it answered first, or it was that one and the first did.
+    HedgeLost,
     /// The client went away first.
     Cancelled,
     /// This process lacked descriptors or memory: no fault of the endpoint.
@@ -181,7 +183,7 @@ pub enum Outcome {
 }
 
 impl Outcome {
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::Success,
         Self::ServerError,
         Self::ConnectFailed,
@@ -194,6 +196,7 @@ impl Outcome {
         Self::Refused,
         Self::BadResponse,
         Self::Deadline,
+        Self::HedgeLost,
         Self::Cancelled,
         Self::Exhausted,
     ];
@@ -213,6 +216,7 @@ impl Outcome {
             Self::Refused => "refused_stream",
             Self::BadResponse => "bad_response",
             Self::Deadline => "deadline",
+            Self::HedgeLost => "hedge_lost",
             Self::Cancelled => "cancelled",
             Self::Exhausted => "exhausted",
         }
@@ -246,6 +250,7 @@ pub struct UpstreamShard {
     pub retries: LocalCounter,
     retries_denied: [LocalCounter; Denied::ALL.len()],
     shed: [LocalCounter; ShedBy::ALL.len()],
+    hedged: [LocalCounter; Hedged::ALL.len()],
     /// Requests or connections refused because no endpoint was available.
     pub unavailable: LocalCounter,
 }
@@ -255,6 +260,11 @@ impl UpstreamShard {
     /// The counter of attempts that were not made for this reason.
     pub fn denied(&self, reason: Denied) -> &LocalCounter {
         &self.retries_denied[reason as usize]
+    }
+
+    /// The counter of second attempts that ended so.
+    pub fn hedged(&self, end: Hedged) -> &LocalCounter {
+        &self.hedged[end as usize]
     }
 
     /// The counter of those who were sent away for this reason.

@@ -12,6 +12,7 @@ use crate::balance::{self, Balancer, Candidate, Cursor, PickContext, Spec};
 use crate::endpoint::duty::Duty;
 use crate::endpoint::{Active, Health, State};
 use crate::policy::budget::Repeating;
+use crate::policy::quantile::Quantile;
 use crate::policy::retry;
 use crate::pool::Dialer;
 use crate::telemetry::series::UpstreamSeries;
@@ -32,6 +33,8 @@ pub struct Settings {
     pub retry: retry::Spec,
     /// Repetitions under way, whatever the snapshot.
     pub repeating: Arc<Repeating>,
+    /// How long its answers take, where a route wants to know.
+    pub p95: Option<Arc<Quantile>>,
     /// How much may be under way; `None`: any number.
     pub limits: Option<Limits>,
 }

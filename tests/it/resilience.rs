@@ -559,3 +559,91 @@ fn connections_of_layer_4_wait_for_room_as_well() {
     drop(first);
     assert_eq!(second.take(3).unwrap(), b"two");
 }
+
+fn hedges(proxy: &Proxy, result: &str) -> f64 {
+    proxy.metric(&format!("evenkeel_hedges_total{{upstream=\"u\",result=\"{result}\"}}"))
+}
+
+#[test]
+fn a_second_attempt_beside_one_that_takes_long_wins_and_the_other_is_given_up() {
+    let (mute, well) = (silent(), Origin::named("well"));
+    let hedged = |upstream: &str, endpoints: &[SocketAddr]| {
+        config(upstream, endpoints).replace("name = \"all\"", "name = \"all\"\nhedge = \"50ms\"")
+    };
+    let proxy = Proxy::start(&hedged("retries.attempts_header = true", &[mute.addr, well.addr]));
+    let mut client = Client::connect(proxy.addr("web"));
+    let mut attempts = Vec::new();
+    for _ in 0..6 {
+        let reply = client.get("/");
+        assert_eq!(reply.text(), "well");
+        attempts.push(reply.header("x-evenkeel-attempts").to_owned());
+    }
+    attempts.sort();
+    assert_eq!(attempts, ["1", "1", "1", "2", "2", "2"]);
+    assert_eq!((hedges(&proxy, "won"), hedges(&proxy, "lost")), (3.0, 0.0));
+    assert_eq!(outcomes(&proxy, &mute, "hedge_lost"), 3.0);
+    eventually("what was given up is closed", || mute.open() == 0);
+    assert_eq!(proxy.metric("evenkeel_endpoint_active"), 0.0);
+    // What may not be repeated has one attempt, however long it takes.
+    let text = hedged("response_timeout = \"300ms\"", &[mute.addr, well.addr]);
+    proxy.reload(&text);
+    let mut statuses = [0, 1].map(|_| {
+        client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nhi");
+        client.reply().status
+    });
+    statuses.sort_unstable();
+    assert_eq!(statuses, [200, 504]);
+    // A body that has come whole is sent again.
+    for _ in 0..2 {
+        client.send("PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nhi");
+        assert_eq!(client.reply().text(), "well");
+    }
+    assert_eq!(well.last().body, b"hi");
+    assert_eq!(hedges(&proxy, "won"), 4.0);
+    // Nobody else is there to be asked.
+    proxy.reload(&hedged("response_timeout = \"300ms\"\nretries = 0", &[mute.addr]));
+    assert_eq!(client.get("/").status, 504);
+    assert_eq!(hedges(&proxy, "denied"), 1.0);
+}
+
+#[test]
+fn when_the_first_answers_after_all_or_the_second_fails_the_first_is_taken() {
+    // Slow but well, beside one that fails at once.
+    let slow = Origin::start(|_, stream| {
+        std::thread::sleep(Duration::from_millis(200));
+        reply(stream, 200, "slow")
+    });
+    let fails = answers(503, "", "fails");
+    let text = config("retries.on = [503]", &[slow.addr, fails.addr]);
+    let proxy = Proxy::start(&text.replace("name = \"all\"", "name = \"all\"\nhedge = \"50ms\""));
+    let mut client = Client::connect(proxy.addr("web"));
+    for _ in 0..4 {
+        assert_eq!(client.get("/").text(), "slow");
+    }
+    assert!(hedges(&proxy, "lost") >= 2.0, "{}", hedges(&proxy, "lost"));
+    assert_eq!(hedges(&proxy, "won"), 0.0);
+}
+
+#[test]
+fn the_p95_is_learned_and_hedged_after() {
+    let rare = Arc::new(AtomicUsize::new(0));
+    let count = rare.clone();
+    let sometimes_slow = Origin::start(move |_, stream| {
+        // One answer of a hundred never comes.
+        if count.fetch_add(1, Relaxed) % 100 == 99 {
+            std::io::copy(stream, &mut std::io::sink())?;
+            return Ok(false);
+        }
+        reply(stream, 200, "ok")
+    });
+    let well = Origin::named("ok");
+    let text = config("", &[sometimes_slow.addr, well.addr]);
+    let proxy = Proxy::start(&text.replace("name = \"all\"", "name = \"all\"\nhedge = \"p95\""));
+    let mut client = Client::connect(proxy.addr("web"));
+    for n in 0..400 {
+        assert_eq!(client.get("/").status, 200, "request {n}");
+    }
+    // Others may have been hedged on a busy machine; of these nobody waited for the minute that an answer may take.
+    assert!(hedges(&proxy, "won") >= 1.0);
+    assert_eq!(outcomes(&proxy, &sometimes_slow, "response_timeout"), 0.0);
+}

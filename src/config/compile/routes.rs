@@ -125,6 +125,7 @@ fn compile_action(cx: &Context<'_>, action: &action::Action, upstreams: &mut Nam
                 timeout: forward.timeout,
                 max_duration: forward.max_duration,
                 importance: forward.importance,
+                hedge: forward.hedge,
                 max_body: forward.max_body,
             })
         }

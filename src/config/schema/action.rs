@@ -6,10 +6,12 @@ use bytes::Bytes;
 use http::{HeaderMap, StatusCode, header};
 
 use super::name::{header_fields, reference};
+use crate::base::units::parse_duration;
 use crate::config::defaults;
 use crate::config::diagnostic::{At, Diagnostic, nearest};
 use crate::config::plan::{Redirect, Respond};
 use crate::config::reader::{Fields, Shape, listed};
+use crate::policy::hedge::After;
 use crate::policy::queue::Importance;
 
 #[derive(Debug)]
@@ -27,6 +29,7 @@ pub struct Forward {
     pub max_duration: Option<Duration>,
     pub max_body: Option<u64>,
     pub importance: Importance,
+    pub hedge: Option<After>,
 }
 
 pub const SPLIT: Shape = Shape {
@@ -73,7 +76,7 @@ pub fn read(fields: &Fields<'_>) -> Option<Action> {
     }
     if fields.present(&["upstream", "split"]).is_empty() && !present.is_empty() {
         fields.refuse(
-            &["timeout", "max_duration", "max_body", "importance"],
+            &["timeout", "max_duration", "max_body", "importance", "hedge"],
             "is for routes with `upstream` or `split`",
         );
     }
@@ -88,12 +91,32 @@ pub fn read(fields: &Fields<'_>) -> Option<Action> {
         timeout: fields.optional_duration("timeout", LEAST),
         max_duration: max_duration(fields),
         importance: importance(fields),
+        hedge: hedge(fields),
         max_body: fields.size("max_body", 0..=u64::MAX, ""),
     };
     let forward = (!forward.split.is_empty()).then_some(Action::Forward(forward));
     forward
         .or(redirect.map(Action::Redirect))
         .or(respond.map(Action::Respond))
+}
+
+fn hedge(fields: &Fields<'_>) -> Option<After> {
+    let read = |text: &str| match text {
+        "p95" => Ok(After::P95),
+        _ => match parse_duration(text) {
+            Ok(time) if time >= LEAST => Ok(After::Time(time)),
+            _ => Err(format!("`{text}` is no time after which an answer is late")),
+        },
+    };
+    let found = fields.parsed("hedge", "expected \"p95\" or a duration such as \"50ms\"", read);
+    if let (Some(found), Some(timeout)) = (&found, fields.optional_duration("timeout", LEAST))
+        && matches!(found.value, After::Time(time) if time >= timeout)
+    {
+        let message = "a second attempt is never made: `timeout` ends the request before";
+        let label = format!("expected less than `timeout`, {timeout:?}");
+        fields.cx.push(Diagnostic::error(found.span, message).label(label));
+    }
+    found.map(|found| found.value)
 }
 
 fn importance(fields: &Fields<'_>) -> Importance {

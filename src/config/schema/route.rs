@@ -45,6 +45,7 @@ pub const ROUTE: Shape = Shape {
         "timeout",
         "max_duration",
         "importance",
+        "hedge",
         "max_body",
     ],
     later: &["cache"],

@@ -2,7 +2,7 @@
 
 mod h2;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
@@ -32,7 +32,6 @@ use crate::pool::h2::StreamPermit;
 use crate::pool::idle::announced;
 use crate::pool::{DialError, H1Lease, Lease, Protocol};
 use crate::proxy::error::{Kind, ProxyError};
-use crate::proxy::record::Record;
 use crate::telemetry::reasons::Denied;
 use crate::upstream::Upstream;
 
@@ -59,18 +58,20 @@ pub struct Outgoing<'a> {
     pub alone: bool,
     /// Sending it twice does what sending it once does.
     pub repeatable: bool,
+    /// A call of gRPC.
+    pub grpc: bool,
     /// When the client no longer wants an answer.
     pub deadline: Option<Instant>,
 }
 
-/// Tries `active`'s endpoint. `begun`: now, or so little before that it makes no difference to time-outs.
+/// Tries `active`'s endpoint. `connected` is told how long a connection took, if one was made. `begun`: now, or so little before that it makes no difference to time-outs.
 pub async fn attempt(
     scope: &Scope<'_>,
     upstream: &Upstream,
     request: &Outgoing<'_>,
     active: Active,
     mut begun: Instant,
-    record: &mut Record,
+    connected: &Cell<Option<Duration>>,
 ) -> Result<Response, ProxyError> {
     let worker = &scope.down.worker;
     let dialer = &upstream.dialer;
@@ -92,7 +93,7 @@ pub async fn attempt(
                 // In a box: most requests find a connection, and need no room for making one.
                 let lease = Box::pin(connect(scope, upstream, &endpoint, switches)).await?;
                 begun = Instant::now();
-                record.note(|line| line.connect = Some(begun - before));
+                connected.set(Some(begun - before));
                 let reused = matches!(&lease, Lease::H2(lease) if lease.reused);
                 (lease, reused)
             }

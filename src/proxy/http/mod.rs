@@ -8,6 +8,7 @@ pub mod forward;
 mod hold;
 pub mod h1;
 pub mod h2;
+pub mod hedge;
 pub mod request;
 pub mod respond;
 pub mod retry;

@@ -12,6 +12,7 @@ use super::attempt::{Outgoing, attempt};
 use super::body::Timed;
 use super::deadline::Given;
 use super::forward::{set_forwarding, strip_hop_by_hop};
+use super::hedge::{self, race};
 use super::respond;
 use super::retry::{Asked, Failed, Retry};
 use super::upload::{Source, UNREAD};
@@ -163,6 +164,7 @@ async fn act(scope: &Scope<'_>, mut request: Request, record: &mut Record) -> Re
         key,
         max_body: forward.max_body.or(scope.http.max_body),
         importance: forward.importance,
+        hedge: forward.hedge.and_then(|after| hedge::delay(after, upstream)),
         deadline: timeout.map(|timeout| record.started + timeout),
         given,
         cut: Cell::new(Outcome::Cancelled),
@@ -193,6 +195,8 @@ struct Work<'a> {
     key: Option<u64>,
     max_body: Option<u64>,
     importance: Importance,
+    /// After so long a second attempt is made beside the first.
+    hedge: Option<Duration>,
     /// For the response's head.
     deadline: Option<Instant>,
     /// What the client said of it.
@@ -286,52 +290,40 @@ async fn send(
             upgrade: upgrade.as_ref(),
             alone,
             repeatable,
+            grpc: record.grpc,
             deadline: work.deadline,
-        };
-        let endpoint = active.endpoint().clone();
-        record.attempts += 1;
-        record.note(|line| line.endpoint = Some(endpoint.label.clone()));
-        let mut counted = Counted {
-            scope,
-            upstream,
-            endpoint: endpoint.clone(),
-            begun,
-            outcome: None,
-            shed: false,
-            cut: &work.cut,
-        };
-        let failed = match attempt(scope, upstream, &request, active, begun, record).await {
-            Ok(response) => {
-                counted.shed = matches!(
-                    response.status,
-                    StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS
-                );
-                let outcome = if response.status.is_server_error() {
-                    Outcome::ServerError
-                } else {
-                    Outcome::Success
-                };
-                counted.end(outcome);
-                if record.grpc && retry.on.any_grpc() && grpc_failed(retry, &response) {
-                    Failed::Grpc(response)
-                } else if retry.on.has_status(response.status) {
-                    Failed::Answer(response)
-                } else {
-                    return Ok(answered(&request, response, record));
-                }
-            }
-            Err(e) => {
-                counted.end(e.kind.outcome());
-                Failed::Error(e)
-            }
         };
         let asked = Asked {
             scope,
             upstream,
             key,
             request: &request,
+            cut: &work.cut,
+        };
+        let mut endpoint = active.endpoint().clone();
+        record.attempts += 1;
+        let connected = Cell::new(None);
+        let (result, other) = match work
+            .hedge
+            .filter(|_| repeatable && !alone && upgrade.is_none() && before.is_none())
+        {
+            None => (judged(&asked, active, begun, &connected).await, None),
+            Some(delay) => {
+                let ended = Box::pin(race(&asked, active, begun, delay, &connected, &mut record.attempts)).await;
+                endpoint = ended.endpoint;
+                (ended.result, ended.other)
+            }
+        };
+        record.note(|line| {
+            line.endpoint = Some(endpoint.label.clone());
+            line.connect = connected.get().or(line.connect);
+        });
+        let failed = match result {
+            Ok(response) => return Ok(answered(&request, response, record)),
+            Err(failed) => failed,
         };
         let retry = before.get_or_insert_default();
+        other.into_iter().for_each(|id| retry.tried(id));
         // In a box: most requests need none.
         match Box::pin(retry.next(&asked, failed, &endpoint, record.attempts)).await {
             Ok(another) => (active, begun) = (another, Instant::now()),
@@ -340,6 +332,51 @@ async fn send(
                     .into_result()
                     .map(|response| answered(&request, response, record));
             }
+        }
+    }
+}
+
+/// One attempt, counted and judged: a response to pass on, or a failure that may be followed by another attempt.
+pub async fn judged(
+    asked: &Asked<'_>,
+    active: Active,
+    begun: Instant,
+    connected: &Cell<Option<Duration>>,
+) -> Result<Response, Failed> {
+    let (scope, upstream) = (asked.scope, asked.upstream);
+    let retry = &upstream.settings.retry;
+    let mut counted = Counted {
+        scope,
+        upstream,
+        endpoint: active.endpoint().clone(),
+        begun,
+        outcome: None,
+        shed: false,
+        cut: asked.cut,
+    };
+    match attempt(scope, upstream, asked.request, active, begun, connected).await {
+        Ok(response) => {
+            counted.shed = matches!(
+                response.status,
+                StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS
+            );
+            let outcome = if response.status.is_server_error() {
+                Outcome::ServerError
+            } else {
+                Outcome::Success
+            };
+            counted.end(outcome);
+            if asked.request.grpc && retry.on.any_grpc() && grpc_failed(retry, &response) {
+                Err(Failed::Grpc(response))
+            } else if retry.on.has_status(response.status) {
+                Err(Failed::Answer(response))
+            } else {
+                Ok(response)
+            }
+        }
+        Err(e) => {
+            counted.end(e.kind.outcome());
+            Err(Failed::Error(e))
         }
     }
 }
@@ -397,6 +434,9 @@ impl Drop for Counted<'_> {
         let took = now - self.begun;
         if matches!(outcome, Outcome::Success | Outcome::ServerError) {
             series.latency.observe(took);
+            if let Some(p95) = &self.upstream.settings.p95 {
+                p95.observe(took);
+            }
         }
         if self
             .upstream

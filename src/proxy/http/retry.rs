@@ -1,5 +1,6 @@
 //! Between two attempts: whether another follows, at whom, how soon. The rules stand in `policy::retry`.
 
+use std::cell::Cell;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, SystemTime};
 
@@ -16,6 +17,7 @@ use crate::policy::budget::Permit;
 use crate::policy::retry::retry_after;
 use crate::proxy::error::ProxyError;
 use crate::telemetry::reasons::Denied;
+use crate::telemetry::series::Outcome;
 use crate::upstream::Upstream;
 
 /// A response that is not passed on is read to its end, so that its connection can be used again, if that end is near.
@@ -48,6 +50,8 @@ pub struct Asked<'a> {
     pub upstream: &'a Upstream,
     pub key: Option<u64>,
     pub request: &'a Outgoing<'a>,
+    /// What an attempt counts as that is given up.
+    pub cut: &'a Cell<Outcome>,
 }
 
 impl Failed {
@@ -61,6 +65,11 @@ impl Failed {
 }
 
 impl Retry {
+    /// Another endpoint was asked, too.
+    pub fn tried(&mut self, id: u32) {
+        self.tried.push(id);
+    }
+
     /// The endpoint for the attempt after one at `endpoint`, number `attempts`, that has failed. The failure comes back
     /// when there is none.
     pub async fn next(
@@ -170,7 +179,7 @@ fn rest(response: &Response) -> Option<Duration> {
 }
 
 /// Lets a response go that is not passed on. What of it is there is read at once, the rest by a task of its own.
-async fn discard(response: Response) {
+pub async fn discard(response: Response) {
     // A stream of HTTP/2 ends by itself, without its connection.
     if !matches!(&response.body, ResponseBody::H1(_)) || response.length.is_some_and(|length| length > DISCARD) {
         return;

@@ -71,6 +71,11 @@ impl Source {
         self.read == 0 || self.keep
     }
 
+    /// Whether all of it has come and is kept.
+    pub fn is_all_kept(&self) -> bool {
+        self.keep && self.end.is_some()
+    }
+
     /// No other attempt follows: what was kept for one goes as soon as it has been sent.
     pub fn forget(&mut self) {
         self.keep = false;
