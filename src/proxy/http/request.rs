@@ -352,10 +352,12 @@ pub async fn judged(
         begun,
         outcome: None,
         shed: false,
+        plain: false,
         cut: asked.cut,
     };
     match attempt(scope, upstream, asked.request, active, begun, connected).await {
         Ok(response) => {
+            counted.plain = !response.status.is_client_error();
             counted.shed = matches!(
                 response.status,
                 StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS
@@ -416,6 +418,8 @@ struct Counted<'a> {
     outcome: Option<Outcome>,
     /// The endpoint said that it has too much to do.
     shed: bool,
+    /// It answered with what was asked for: errors of clients are found out more quickly.
+    plain: bool,
     cut: &'a Cell<Outcome>,
 }
 
@@ -455,14 +459,13 @@ impl Counted<'_> {
     fn teach(&self, outcome: Outcome, now: Instant, took: Duration) {
         let sample = match outcome {
             _ if self.shed => Sample::Overloaded,
-            Outcome::Success => Sample::Answered(took),
+            Outcome::Success if self.plain => Sample::Answered(took),
             Outcome::ConnectTimeout
             | Outcome::TlsTimeout
             | Outcome::Reset
             | Outcome::ResponseTimeout
-            | Outcome::TryTimeout
-            | Outcome::Deadline => Sample::Overloaded,
-            // These say nothing of how much it has to do.
+            | Outcome::TryTimeout => Sample::Overloaded,
+            // These say nothing of how much it has to do; deadlines are for clients to choose.
             _ => return,
         };
         let rng = &mut self.scope.down.worker.rng.borrow_mut();
