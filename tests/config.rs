@@ -210,6 +210,7 @@ fn the_reference_has_every_key() {
             "`discovery`" => "upstreams.*.discovery",
             "`kubernetes`" => "upstreams.*.discovery.kubernetes",
             "`health`" => "upstreams.*.health",
+            "`outlier`" => "upstreams.*.outlier",
             "an upstream's `tls`" => "upstreams.*.tls",
             "`retries`" => "upstreams.*.retries",
             "`adaptive_limit`" => "upstreams.*.adaptive_limit",

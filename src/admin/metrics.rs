@@ -19,7 +19,7 @@ use crate::h1::desync::Class;
 use crate::snapshot::{Action, Listener, Snapshot};
 use crate::telemetry::names::{self, Name};
 use crate::telemetry::reasons::{CutBy, Denied, Hedged, ShedBy};
-use crate::telemetry::series::{DURATION_BOUNDS_US, HistogramSum, Outcome, RequestSeries};
+use crate::telemetry::series::{DURATION_BOUNDS_US, EjectReason, HistogramSum, Outcome, ProbeResult, RequestSeries};
 
 pub fn response(operator: &Operator) -> Response {
     let mut families = families(operator);
@@ -37,6 +37,7 @@ fn families(operator: &Operator) -> Vec<MetricFamily> {
     all.extend(requests(&snapshot));
     all.extend(upstreams(&snapshot, &operator.status.leaving.list()));
     all.extend(limits(&snapshot));
+    all.extend(health(&snapshot));
     all.extend(discovery(operator, &snapshot));
     all.extend(ProcessCollector::for_self().collect());
     all
@@ -276,6 +277,32 @@ fn discovery(operator: &Operator, snapshot: &Snapshot) -> Vec<MetricFamily> {
         endpoints.add(&[name], upstream.members().len() as f64);
     }
     vec![updates.0, endpoints.0]
+}
+
+/// What health checks and outlier detection found.
+fn health(snapshot: &Snapshot) -> Vec<MetricFamily> {
+    let mut probes = Family::counter(names::ENDPOINT_PROBES);
+    let mut ejected = Family::gauge(names::ENDPOINT_EJECTED);
+    let mut ejections = Family::counter(names::EJECTIONS);
+    for upstream in &snapshot.upstreams {
+        for endpoint in upstream.members().iter().map(|m| &m.endpoint) {
+            let labels = [("upstream", &*upstream.name), ("endpoint", &*endpoint.label)];
+            for result in ProbeResult::ALL {
+                let n = endpoint.record.probes(result);
+                if n > 0 {
+                    probes.add(&[labels[0], labels[1], ("result", result.label())], n as f64);
+                }
+            }
+            ejected.add(&labels, f64::from(u8::from(endpoint.streak.is_ejected())));
+            for reason in EjectReason::ALL {
+                let n = endpoint.streak.ejections(reason);
+                if n > 0 {
+                    ejections.add(&[labels[0], labels[1], ("reason", reason.label())], n as f64);
+                }
+            }
+        }
+    }
+    vec![probes.0, ejected.0, ejections.0]
 }
 
 /// One metric with all its label sets.

@@ -13,6 +13,7 @@ use crate::base::clock::coarse_ms;
 use crate::control::Operator;
 use crate::control::leaving::Former;
 use crate::discovery::feed::Report;
+use crate::endpoint::record;
 use crate::h1::desync::Class;
 use crate::snapshot::{Action, Listener, Route, Serve, Snapshot};
 use crate::telemetry::reasons::ShedBy;
@@ -151,6 +152,12 @@ struct EndpointStatus {
     configured: Option<String>,
     /// `checking`, `up` or `down`.
     health: &'static str,
+    /// The last health check. `null`: none has ended.
+    probe: Option<Probe>,
+    /// `null`: live traffic has not taken it out.
+    ejected: Option<Ejected>,
+    /// The last changes of its health, the newest first.
+    changes: Vec<Change>,
     /// `active`, `draining` or `disabled`, and who wants that.
     duty: &'static str,
     duty_by: Vec<&'static str>,
@@ -167,6 +174,32 @@ struct EndpointStatus {
     limit: Option<u32>,
     attempts: BTreeMap<&'static str, u64>,
     latency: Option<Latency>,
+}
+
+#[derive(Debug, Serialize)]
+struct Probe {
+    at: String,
+    took_seconds: f64,
+    /// `passed`, `connect_failed`, `tls_failed`, `wrong_answer` or `timeout`.
+    result: &'static str,
+    /// Why it failed.
+    reason: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct Ejected {
+    reason: &'static str,
+    until: String,
+    /// The how-manieth in a row: the n-th lasts n times as long as the first.
+    times: u32,
+}
+
+#[derive(Debug, Serialize)]
+struct Change {
+    at: String,
+    from: &'static str,
+    to: &'static str,
+    reason: String,
 }
 
 /// Of the whole life of the process, interpolated within the histogram's buckets.
@@ -347,6 +380,18 @@ fn upstream(upstream: &Upstream, sources: Option<&Vec<Arc<Report>>>) -> Upstream
                     address: endpoint.label.to_string(),
                     configured: (configured != *endpoint.label).then_some(configured),
                     health: endpoint.health().label(),
+                    probe: endpoint.record.last_probe().map(|probed| Probe {
+                        at: timestamp(probed.at),
+                        took_seconds: probed.took.as_secs_f64(),
+                        result: probed.result.label(),
+                        reason: probed.reason,
+                    }),
+                    ejected: endpoint.streak.ejection().map(|ejection| Ejected {
+                        reason: ejection.reason.label(),
+                        until: timestamp(ejection.until),
+                        times: ejection.times,
+                    }),
+                    changes: endpoint.record.changes().into_iter().map(change).collect(),
                     duty: orders.duty().label(),
                     duty_by: endpoints::who(orders),
                     weight,
@@ -372,6 +417,15 @@ fn leaving(all: Vec<Former>) -> Vec<Leaving> {
         active: endpoint.active(),
     };
     all.into_iter().map(one).collect()
+}
+
+fn change(change: record::Change) -> Change {
+    Change {
+        at: timestamp(change.at),
+        from: change.from,
+        to: change.to,
+        reason: change.reason,
+    }
 }
 
 fn quantiles(sum: &HistogramSum) -> Option<Latency> {

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::h1::desync;
+use crate::health::outlier;
 
 /// Long enough for ordinary requests, short enough for an orchestrator's patience.
 pub const SHUTDOWN_GRACE: Duration = Duration::from_secs(30);
@@ -74,6 +75,26 @@ pub const RESOLVE_INTERVAL: Duration = Duration::from_secs(30);
 pub const DNS_PORT: u16 = 53;
 
 pub const HEALTH_INTERVAL: Duration = Duration::from_secs(5);
+/// What `outlier = true` means; without the key, `consecutive_gateway` alone.
+///
+/// Five failures in a row are no chance, a base of 10 s is as long as a restart takes (and grows where it is not), and half
+/// of the endpoints must be left: below that the rest is crushed. Comparisons are Envoy's; latency differs for good
+/// reasons (zones, generations of hardware), so it is off.
+pub const OUTLIER: outlier::Spec = outlier::Spec {
+    consecutive_5xx: 5,
+    consecutive_gateway: 5,
+    success_rate: 1.9,
+    failure_rate: 0.85,
+    latency: 0.0,
+    minimum_hosts: 5,
+    minimum_requests: 100,
+    window: Duration::from_secs(10),
+    base_ejection: Duration::from_secs(10),
+    max_ejection: Duration::from_secs(300),
+    max_ejected: 0.5,
+};
+/// While results speak against what an endpoint is taken for, at most the interval: it is soon known, at little cost.
+pub const HEALTH_INTERVAL_CHANGING: Duration = Duration::from_secs(1);
 pub const HEALTH_TIMEOUT: Duration = Duration::from_secs(2);
 pub const HEALTH_RISE: u32 = 2;
 pub const HEALTH_FALL: u32 = 3;

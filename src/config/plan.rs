@@ -189,6 +189,8 @@ pub struct Upstream {
     /// Where more come from.
     pub discovery: Option<discovery::Spec>,
     pub health: Option<health::Spec>,
+    /// `None`: live traffic takes nobody out.
+    pub outlier: Option<health::outlier::Spec>,
     pub protocol: Protocol,
     pub tls: Option<tls::ClientSpec>,
     /// Name, connection and TLS handshake together (3 s).

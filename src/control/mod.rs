@@ -4,8 +4,10 @@
 pub mod background;
 pub mod build;
 pub mod changes;
+mod checks;
 pub mod leaving;
 mod members;
+mod outliers;
 pub mod signals;
 pub mod sockets;
 pub mod sources;
@@ -182,17 +184,18 @@ fn prepare(start: Start, plan: Plan) -> Result<(Process, tokio::runtime::Runtime
         reload,
         access: access.sender(),
     };
-    {
+    let background = {
         let _runtime = runtime.enter();
         (start_admin)(operator, admin_sockets);
-    }
+        Background::new(current.clone())
+    };
     let process = Process {
         options,
         log,
         plan,
         world: World::new(workers)?,
         sources: Sources::default(),
-        background: Background::new(current.clone()),
+        background,
         current,
         sockets: Sockets::default(),
         admin: AdminSocket::new(admin),

@@ -2,12 +2,16 @@
 
 pub mod duty;
 pub mod idle;
+pub mod record;
+pub mod streak;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU32, Ordering::Relaxed};
 
 use tokio::sync::Notify;
 
+use self::record::Record;
+use self::streak::Streak;
 use crate::net::addr::{DialAddr, EndpointAddr};
 use crate::policy::limit::Limit;
 use crate::policy::queue::Entered;
@@ -52,6 +56,10 @@ pub struct State {
     pub idle: idle::Learned,
     /// How many may be.
     pub limit: Limit,
+    /// What is told to people about its health.
+    pub record: Record,
+    /// Failures in a row, and whether they have taken it out.
+    pub streak: Streak,
     pub series: EndpointSeries,
     /// Those who know where it is: told when that seems to be no longer true.
     sources: Vec<Arc<Notify>>,
@@ -70,6 +78,8 @@ impl State {
             orders: duty::Orders::default(),
             idle: idle::Learned::default(),
             limit: Limit::default(),
+            record: Record::default(),
+            streak: Streak::default(),
             series: EndpointSeries::new(workers),
             sources: Vec::new(),
         }
@@ -93,11 +103,22 @@ impl State {
         }
     }
 
+    /// Its health as far as new work is concerned: what is ejected is down.
+    pub fn standing(&self) -> Health {
+        match self.streak.is_ejected() {
+            true => Health::Down,
+            false => self.health(),
+        }
+    }
+
     /// Only the health checker and the builder of snapshots call this.
     pub fn set_health(&self, health: Health) {
         self.health.store(health as u8, Relaxed);
-        if health == Health::Down {
-            self.doubt();
+        match health {
+            Health::Down => self.doubt(),
+            // What failed before is no longer held against it.
+            Health::Up => self.streak.forget(),
+            Health::Checking => {}
         }
     }
 

@@ -1,12 +1,17 @@
-//! The health checker of one endpoint: probe, count, tell, wait.
+//! A health checker: asks one address in one way, adds up the answers, and tells every endpoint there.
 //!
-//! Probes start at most `interval` apart. So an endpoint that begins to fail is out within `fall` ×
-//! `interval`, plus `timeout` where it fails by silence, and one that recovers is back within `rise` ×
-//! `interval`, plus the time its last answer takes.
+//! The same address in several upstreams with the same settings is one target: asked once, told to all.
+//! Probes start at most `interval` apart (`interval_down`, `interval_changing` where they apply). So an endpoint
+//! that begins to fail is out within `interval` + (`fall` - 1) × `interval_changing`, plus `timeout` for each where
+//! it fails by silence.
+//!
+//! There are no bursts: first probes are spread over a time that grows with their number, the second comes after a
+//! random part of the interval, so that from then on probes fall evenly over it, and what runs at once is bounded.
 
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime};
 
+use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep, sleep_until};
 use tracing::{debug, info, warn};
 
@@ -14,68 +19,187 @@ use super::threshold::Threshold;
 use super::{Failed, ProbeTls, Spec, Target, probe};
 use crate::base::rng::Rng;
 use crate::base::task::{self, Handle};
+use crate::endpoint::record::Probed;
 use crate::endpoint::{Health, State};
+use crate::telemetry::series::ProbeResult;
 
-/// The most by which the first probe waits, so that those of many endpoints do not leave in one instant.
-const MAX_SPREAD: Duration = Duration::from_millis(100);
+/// The time over which the first probes of `n` checkers that start together are spread: some thousand a second.
+pub fn spread(n: usize) -> Duration {
+    Duration::from_micros(200).saturating_mul(u32::try_from(n).unwrap_or(u32::MAX))
+}
 
-/// What the endpoints of an upstream are asked, and how they are connected to.
-#[derive(Debug)]
+/// What is asked, and how the target is connected to.
+#[derive(Debug, Clone)]
 pub struct Checked {
     pub spec: Spec,
     pub tls: Option<ProbeTls>,
     /// HTTP probes speak HTTP/2; otherwise they do where TLS agrees on it.
     pub h2: bool,
-    /// The upstream's name, for logs.
-    pub upstream: Arc<str>,
 }
 
-/// Checks `endpoint` until the handle is dropped. Every change is in the endpoint's state before `changed`
-/// is called, which must not block. Must be called in a tokio runtime.
-///
-/// Counting starts from the health the endpoint has: one that was up before a reload takes `fall` failures
-/// to go out.
-pub fn start(checked: Arc<Checked>, endpoint: Arc<State>, changed: impl Fn() + Send + 'static) -> Handle {
-    task::spawn(async move {
-        let target = Target {
-            addr: endpoint.addr.clone(),
-            configured: endpoint.configured.clone(),
+impl PartialEq for Checked {
+    fn eq(&self, other: &Self) -> bool {
+        let tls = match (&self.tls, &other.tls) {
+            (None, None) => true,
+            (Some(a), Some(b)) => Arc::ptr_eq(&a.config, &b.config) && a.server_name == b.server_name,
+            _ => false,
         };
-        let ask = || probe(&target, &checked.spec, checked.tls.as_ref(), checked.h2);
-        run(&checked, &endpoint, Rng::from_entropy(), ask, changed).await;
-    })
+        tls && self.h2 == other.h2 && self.spec == other.spec
+    }
+}
+
+/// Somebody who has an endpoint where is asked.
+#[derive(Debug, Clone)]
+pub struct Watcher {
+    /// The upstream's name.
+    pub upstream: Arc<str>,
+    pub endpoint: Arc<State>,
+}
+
+/// Told the upstream of every endpoint whose health changed, after the change. Must not block.
+pub type Changed = Arc<dyn Fn(&Arc<str>) + Send + Sync>;
+
+/// What all checkers share.
+#[derive(Clone)]
+pub struct Shared {
+    /// Probes at once.
+    pub permits: Arc<Semaphore>,
+    pub changed: Changed,
+}
+
+/// A running checker; ends when it is dropped.
+pub struct Checker {
+    pub checked: Arc<Checked>,
+    found: Arc<Found>,
+    _task: Handle,
+}
+
+/// What has been found out, and who wants to know.
+struct Found {
+    inner: Mutex<Inner>,
+    shared: Shared,
+}
+
+struct Inner {
+    threshold: Threshold,
+    watchers: Vec<Watcher>,
+}
+
+impl Checker {
+    /// Begins to ask `target` within `spread`. Must be called in a tokio runtime.
+    ///
+    /// Counting starts from the health the endpoints have: one that was up before a reload takes `fall` failures
+    /// to go out.
+    pub fn start(target: Target, checked: Checked, watchers: Vec<Watcher>, spread: Duration, shared: &Shared) -> Self {
+        let checked = Arc::new(checked);
+        let mut known = watchers.iter().map(|w| w.endpoint.health());
+        let initial = known.find(|h| *h != Health::Checking);
+        let spec = &checked.spec;
+        let found = Arc::new(Found {
+            inner: Mutex::new(Inner {
+                threshold: Threshold::new(spec.rise, spec.fall, initial.unwrap_or(Health::Checking)),
+                watchers: Vec::new(),
+            }),
+            shared: shared.clone(),
+        });
+        found.watch(watchers);
+        let (asked, told) = (checked.clone(), found.clone());
+        let task = task::spawn(async move {
+            // In a box: between two probes it takes no room.
+            let ask = || Box::pin(probe(&target, &asked.spec, asked.tls.as_ref(), asked.h2));
+            run(&asked.spec, &told, Rng::from_entropy(), spread, ask).await;
+        });
+        Self {
+            checked,
+            found,
+            _task: task,
+        }
+    }
+
+    /// Tells these from now on.
+    pub fn watch(&self, watchers: Vec<Watcher>) {
+        self.found.watch(watchers);
+    }
+}
+
+impl Found {
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        // A panic while it was held left a whole value behind.
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// New watchers learn at once what is known.
+    fn watch(&self, watchers: Vec<Watcher>) {
+        let mut inner = self.lock();
+        let health = inner.threshold.health();
+        for watcher in watchers.iter().filter(|_| health != Health::Checking) {
+            let endpoint = &watcher.endpoint;
+            if endpoint.health() != health {
+                let reason = "checked for another upstream".to_owned();
+                endpoint
+                    .record
+                    .changed(endpoint.health().label(), health.label(), reason);
+                endpoint.set_health(health);
+                (self.shared.changed)(&watcher.upstream);
+            }
+        }
+        inner.watchers = watchers;
+    }
+
+    /// Takes in one answer; how long until the next probe, from the start of this one.
+    fn report(&self, result: Result<(), Failed>, took: Duration, spec: &Spec) -> Duration {
+        let mut inner = self.lock();
+        let before = inner.threshold.health();
+        let consecutive = inner.threshold.against() + 1;
+        let change = inner.threshold.report(result.is_ok());
+        let failed = result.err();
+        let probed = Probed {
+            at: SystemTime::now(),
+            took,
+            result: failed.as_ref().map_or(ProbeResult::Passed, Failed::result),
+            reason: failed.map(|failed| failed.to_string()),
+        };
+        for Watcher { upstream, endpoint } in &inner.watchers {
+            endpoint.record.probed(probed.clone());
+            let reason = probed.reason.as_deref();
+            if let Some(health) = change {
+                let why = reason.unwrap_or("probe passed").to_owned();
+                endpoint.record.changed(before.label(), health.label(), why);
+                endpoint.set_health(health);
+                (self.shared.changed)(upstream);
+            }
+            tell(upstream, endpoint, change, reason, consecutive);
+        }
+        spec.interval(&inner.threshold)
+    }
 }
 
 /// The loop; `ask` is one probe and ends within the spec's `timeout`.
 async fn run<A: Future<Output = Result<(), Failed>>>(
-    checked: &Checked,
-    endpoint: &State,
+    spec: &Spec,
+    found: &Found,
     mut rng: Rng,
+    spread: Duration,
     ask: impl Fn() -> A,
-    changed: impl Fn(),
 ) {
-    let spec = &checked.spec;
-    let mut threshold = Threshold::new(spec.rise, spec.fall, endpoint.health());
-    sleep(MAX_SPREAD.min(spec.interval / 10).mul_f64(rng.unit())).await;
+    sleep(spread.min(spec.interval).mul_f64(rng.unit())).await;
+    let mut jitter = 1.0;
     loop {
+        // Closed never: what is waited for is the end of another probe.
+        let permit = found.shared.permits.acquire().await;
         let started = Instant::now();
         let result = ask().await;
-        let consecutive = threshold.against() + 1;
-        let change = threshold.report(result.is_ok());
-        if let Some(health) = change {
-            endpoint.set_health(health);
-            changed();
-        }
-        tell(&checked.upstream, endpoint, change, result.err(), consecutive);
-        sleep_until(started + rng.shortened(spec.interval, spec.jitter)).await;
+        drop(permit);
+        let interval = found.report(result, started.elapsed(), spec);
+        sleep_until(started + rng.shortened(interval, jitter)).await;
+        jitter = spec.jitter;
     }
 }
 
 /// One line per change, and one for developers per failure without.
-fn tell(upstream: &str, endpoint: &State, change: Option<Health>, failed: Option<Failed>, consecutive: u32) {
+fn tell(upstream: &str, endpoint: &State, change: Option<Health>, reason: Option<&str>, consecutive: u32) {
     let label = &*endpoint.label;
-    let reason = failed.map(|failed| failed.to_string());
-    match (change, &reason) {
+    match (change, reason) {
         (Some(_), None) => info!(
             upstream,
             endpoint = label,
@@ -90,175 +214,4 @@ fn tell(upstream: &str, endpoint: &State, change: Option<Health>, failed: Option
 }
 
 #[cfg(test)]
-mod tests {
-    use std::cell::{Cell, RefCell};
-
-    use tokio::net::TcpListener;
-    use tokio::sync::mpsc;
-
-    use super::*;
-    use crate::health::Probe;
-    use crate::net::addr::{DialAddr, EndpointAddr};
-
-    fn endpoint(port: u16, health: Health) -> State {
-        let addr = std::net::SocketAddr::from(([127, 0, 0, 1], port));
-        State::new(0, DialAddr::Ip(addr), EndpointAddr::Ip(addr), health, 1)
-    }
-
-    fn checked(spec: Spec) -> Checked {
-        Checked {
-            spec,
-            tls: None,
-            h2: false,
-            upstream: "site".into(),
-        }
-    }
-
-    /// What an endpoint does to probes, for a time.
-    #[derive(Debug, Clone, Copy, PartialEq)]
-    enum Mood {
-        Well,
-        Refusing,
-        /// Fails only at the time-out.
-        Silent,
-    }
-
-    /// Settings and moods from one seed, run on a paused clock: every change comes within its bound, and
-    /// none comes for fewer than `fall` or `rise` results.
-    #[tokio::test(start_paused = true)]
-    async fn leaves_and_returns_within_the_documented_bounds() {
-        for seed in 0..300 {
-            let mut rng = Rng::new(seed);
-            let interval = Duration::from_millis(10 + rng.below(5000));
-            let spec = Spec {
-                probe: Probe::Tcp,
-                interval,
-                jitter: rng.unit(),
-                timeout: interval.mul_f64(rng.unit()),
-                rise: 1 + rng.below(5) as u32,
-                fall: 1 + rng.below(5) as u32,
-                port: None,
-            };
-            simulate(seed, checked(spec), rng).await;
-        }
-    }
-
-    async fn simulate(seed: u64, checked: Checked, mut rng: Rng) {
-        let spec = checked.spec.clone();
-        let endpoint = endpoint(1, Health::Checking);
-        let mood = Cell::new(Mood::Well);
-        // The results since the last change, and when changes came.
-        let results = RefCell::new(Vec::new());
-        let changes = RefCell::new(Vec::new());
-        let starts = RefCell::new(Vec::new());
-        let ask = async || {
-            starts.borrow_mut().push(Instant::now());
-            let now = mood.get();
-            if now == Mood::Silent {
-                sleep(spec.timeout).await;
-            }
-            results.borrow_mut().push(now == Mood::Well);
-            if now == Mood::Well {
-                Ok(())
-            } else {
-                Err(Failed::Answer(format!("{now:?}")))
-            }
-        };
-        let changed = || {
-            let (health, seen) = (endpoint.health(), results.take());
-            let needed = match (changes.borrow().is_empty(), health) {
-                (true, _) => 1,
-                (_, Health::Up) => spec.rise,
-                _ => spec.fall,
-            };
-            let run = seen.iter().rev().take_while(|r| **r == (health == Health::Up)).count();
-            assert_eq!(run, needed as usize, "seed {seed}: {spec:?}");
-            changes.borrow_mut().push(Instant::now());
-        };
-        let story = async {
-            // Up for the first time: after the spread alone.
-            sleep(MAX_SPREAD.min(spec.interval / 10)).await;
-            tokio::task::yield_now().await;
-            assert_eq!(endpoint.health(), Health::Up, "seed {seed}: {spec:?}");
-            for _ in 0..20 {
-                let before = endpoint.health();
-                let next = [Mood::Well, Mood::Refusing, Mood::Silent][rng.below(3) as usize];
-                // A probe under way still ends as it began.
-                mood.set(next);
-                let (expected, bound) = match next {
-                    Mood::Well => (Health::Up, spec.interval * spec.rise + spec.timeout),
-                    Mood::Refusing => (Health::Down, spec.interval * spec.fall),
-                    Mood::Silent => (Health::Down, spec.interval * spec.fall + spec.timeout),
-                };
-                // The clock of the runtime ticks in milliseconds and rounds each sleep up.
-                let ticks = Duration::from_millis(2) * (spec.rise.max(spec.fall) + 2);
-                let told = changes.borrow().len();
-                sleep(bound + ticks).await;
-                assert_eq!(endpoint.health(), expected, "seed {seed}: {next:?} {spec:?}");
-                assert_eq!(changes.borrow().len() - told, usize::from(before != expected));
-                sleep(spec.interval.mul_f64(3.0 * rng.unit())).await;
-            }
-        };
-        tokio::select! {
-            () = run(&checked, &endpoint, Rng::new(seed), ask, changed) => unreachable!("the loop never ends"),
-            () = story => {}
-        }
-        let starts = starts.into_inner();
-        let gaps: Vec<_> = starts.windows(2).map(|w| w[1] - w[0]).collect();
-        assert!(gaps.iter().all(|gap| *gap <= spec.interval + Duration::from_millis(1)));
-    }
-
-    #[tokio::test]
-    async fn tells_of_a_real_endpoint_and_ends_with_its_handle() {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let addr = listener.local_addr().unwrap();
-        let endpoint = Arc::new(endpoint(addr.port(), Health::Checking));
-        let spec = Spec {
-            probe: Probe::Tcp,
-            interval: Duration::from_millis(10),
-            jitter: 0.2,
-            timeout: Duration::from_secs(30),
-            rise: 2,
-            fall: 2,
-            port: None,
-        };
-        let (tell, mut told) = mpsc::unbounded_channel();
-        let seen = endpoint.clone();
-        let handle = start(Arc::new(checked(spec)), endpoint.clone(), move || {
-            tell.send(seen.health()).unwrap();
-        });
-        assert_eq!(told.recv().await, Some(Health::Up));
-        drop(listener);
-        assert_eq!(told.recv().await, Some(Health::Down));
-        let _listener = TcpListener::bind(addr).await.unwrap();
-        assert_eq!(told.recv().await, Some(Health::Up));
-        drop(handle);
-        assert_eq!(told.recv().await, None, "the loop and its callback are gone");
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn health_carried_over_a_reload_is_where_counting_starts() {
-        let endpoint = endpoint(1, Health::Up);
-        let spec = Spec {
-            probe: Probe::Tcp,
-            interval: Duration::from_secs(1),
-            jitter: 0.0,
-            timeout: Duration::from_secs(1),
-            rise: 2,
-            fall: 3,
-            port: None,
-        };
-        let checked = checked(spec);
-        let asked = Cell::new(0);
-        let ask = async || {
-            asked.set(asked.get() + 1);
-            Err(Failed::Connect("refused".to_owned()))
-        };
-        let (tell, mut told) = mpsc::unbounded_channel();
-        tokio::select! {
-            () = run(&checked, &endpoint, Rng::new(1), ask, || tell.send(()).unwrap()) => {}
-            _ = told.recv() => {}
-        }
-        assert_eq!((asked.get(), endpoint.health()), (3, Health::Down));
-    }
-}
+mod tests;

@@ -6,6 +6,7 @@ pub mod expect;
 pub mod grpc;
 pub mod http;
 pub mod mysql;
+pub mod outlier;
 pub mod postgres;
 pub mod redis;
 pub mod tcp;
@@ -22,8 +23,11 @@ use tokio::time::{sleep, timeout};
 
 use self::expect::Expect;
 use self::redis::Login;
+use self::threshold::Threshold;
 use crate::base::hash;
+use crate::endpoint::Health;
 use crate::net::addr::{DialAddr, EndpointAddr};
+use crate::telemetry::series::ProbeResult;
 
 /// `[upstreams.X.health]` as validated.
 #[derive(Debug, Clone, PartialEq)]
@@ -31,6 +35,9 @@ pub struct Spec {
     pub probe: Probe,
     /// From the start of one probe to the start of the next, shortened at random by up to `jitter`.
     pub interval: Duration,
+    /// The same while the endpoint is down, and while results speak against what it is.
+    pub interval_down: Duration,
+    pub interval_changing: Duration,
     /// Share of the interval, 0.0 to 1.0.
     pub jitter: f64,
     pub timeout: Duration,
@@ -67,6 +74,17 @@ pub enum Probe {
     },
     /// A program and its arguments.
     Exec(Vec<String>),
+}
+
+impl Spec {
+    /// From the start of the last probe to the start of the next, before jitter.
+    pub fn interval(&self, threshold: &Threshold) -> Duration {
+        match threshold.health() {
+            _ if threshold.against() > 0 => self.interval_changing,
+            Health::Down => self.interval_down,
+            Health::Up | Health::Checking => self.interval,
+        }
+    }
 }
 
 impl Probe {
@@ -158,14 +176,12 @@ pub enum Failed {
 }
 
 impl Failed {
-    /// The value of the metric label `result`.
-    pub fn label(&self) -> &'static str {
+    pub fn result(&self) -> ProbeResult {
         match self {
-            Self::Connect(_) => "connect_failed",
-            Self::Tls(_) => "tls_failed",
-            Self::Answer(_) => "wrong_answer",
-            Self::Timeout(_) => "timeout",
-            Self::Exhausted => "exhausted",
+            Self::Connect(_) | Self::Exhausted => ProbeResult::ConnectFailed,
+            Self::Tls(_) => ProbeResult::TlsFailed,
+            Self::Answer(_) => ProbeResult::WrongAnswer,
+            Self::Timeout(_) => ProbeResult::Timeout,
         }
     }
 }

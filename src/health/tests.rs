@@ -42,6 +42,8 @@ fn spec(probe: Probe) -> Spec {
     Spec {
         probe,
         interval: PATIENCE,
+        interval_down: PATIENCE,
+        interval_changing: PATIENCE,
         jitter: 0.0,
         timeout: PATIENCE,
         rise: 1,

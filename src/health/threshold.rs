@@ -58,6 +58,10 @@ impl Threshold {
         Some(said)
     }
 
+    pub fn health(&self) -> Health {
+        self.health
+    }
+
     /// Results in a row that speak against the present health: more than 0 while a change is in progress.
     pub fn against(&self) -> u32 {
         self.against

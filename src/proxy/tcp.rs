@@ -185,6 +185,7 @@ impl Session {
             };
             let counters = active.endpoint().series.local(worker.id);
             counters.outcome(outcome).add(1);
+            active.endpoint().streak.took(outcome);
             if outcome == Outcome::Success {
                 counters.latency.observe(took);
             }

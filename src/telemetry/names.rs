@@ -70,7 +70,19 @@ pub const RESPONSES_CUT: Name = name(
 
 pub const ENDPOINT_UP: Name = name(
     "evenkeel_endpoint_up",
-    "1 when the endpoint is well: its health checks pass, or it has none.",
+    "1 while the endpoint's health checks pass, or it has none, whether it is to take work or not.",
+);
+pub const ENDPOINT_PROBES: Name = name(
+    "evenkeel_endpoint_probes_total",
+    "Health checks of the endpoint by how they ended.",
+);
+pub const ENDPOINT_EJECTED: Name = name(
+    "evenkeel_endpoint_ejected",
+    "1 while outlier detection keeps new work away from the endpoint.",
+);
+pub const EJECTIONS: Name = name(
+    "evenkeel_ejections_total",
+    "Ejections of the endpoint by outlier detection, by their reason.",
 );
 pub const ENDPOINT_ACTIVE: Name = name(
     "evenkeel_endpoint_active",

@@ -223,6 +223,86 @@ impl Outcome {
     }
 }
 
+impl Outcome {
+    /// Whether the endpoint gave no answer, for a reason of its own.
+    pub fn is_gateway_failure(self) -> bool {
+        matches!(
+            self,
+            Self::ConnectFailed
+                | Self::ConnectTimeout
+                | Self::TlsFailed
+                | Self::TlsTimeout
+                | Self::Reset
+                | Self::ResponseTimeout
+                | Self::TryTimeout
+                | Self::BadResponse
+        )
+    }
+}
+
+/// Why an endpoint was ejected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EjectReason {
+    Consecutive5xx,
+    ConsecutiveGateway,
+    SuccessRate,
+    FailureRate,
+    Latency,
+}
+
+impl EjectReason {
+    pub const ALL: [Self; 5] = [
+        Self::Consecutive5xx,
+        Self::ConsecutiveGateway,
+        Self::SuccessRate,
+        Self::FailureRate,
+        Self::Latency,
+    ];
+
+    /// The value of the metric label `reason`.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Consecutive5xx => "consecutive_5xx",
+            Self::ConsecutiveGateway => "consecutive_gateway",
+            Self::SuccessRate => "success_rate",
+            Self::FailureRate => "failure_rate",
+            Self::Latency => "latency",
+        }
+    }
+}
+
+/// How one probe of a health check ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ProbeResult {
+    Passed,
+    ConnectFailed,
+    TlsFailed,
+    /// An answer, or an end of the connection, that is not what a healthy endpoint gives.
+    WrongAnswer,
+    Timeout,
+}
+
+impl ProbeResult {
+    pub const ALL: [Self; 5] = [
+        Self::Passed,
+        Self::ConnectFailed,
+        Self::TlsFailed,
+        Self::WrongAnswer,
+        Self::Timeout,
+    ];
+
+    /// The value of the metric label `result`.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Passed => "passed",
+            Self::ConnectFailed => "connect_failed",
+            Self::TlsFailed => "tls_failed",
+            Self::WrongAnswer => "wrong_answer",
+            Self::Timeout => "timeout",
+        }
+    }
+}
+
 /// Counters of one endpoint.
 #[derive(Debug, Default)]
 pub struct EndpointShard {

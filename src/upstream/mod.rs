@@ -156,14 +156,22 @@ impl Upstream {
     }
 }
 
-/// Of those that take work: endpoints that are up; else those not yet known, so that a start does not refuse; else backups by the
-/// same rule; else nobody: what is known to be down gets no traffic.
+/// Of those that take work: endpoints that are up; else those not yet known, so that a start does not refuse; else
+/// backups by the same rule; else those that are ejected, by the same rule: an ejection never takes the last one. Else
+/// nobody: what is known to be down gets no traffic.
 fn available(members: &[Member]) -> Vec<Candidate> {
+    match by_standing(members, State::standing) {
+        none if none.is_empty() => by_standing(members, State::health),
+        found => found,
+    }
+}
+
+fn by_standing(members: &[Member], standing: impl Fn(&State) -> Health) -> Vec<Candidate> {
     for backup in [false, true] {
         for health in [Health::Up, Health::Checking] {
             let found: Vec<_> = members
                 .iter()
-                .filter(|m| m.backup == backup && m.endpoint.health() == health && m.takes_work())
+                .filter(|m| m.backup == backup && standing(&m.endpoint) == health && m.takes_work())
                 .map(|m| Candidate {
                     endpoint: m.endpoint.clone(),
                     weight: m.endpoint.orders.weight(m.weight),

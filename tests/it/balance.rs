@@ -175,7 +175,7 @@ fn when_all_are_down_503_comes_at_once() {
 fn an_endpoint_that_refuses_is_passed_over() {
     let alive = Origin::named("alive");
     let nobody = Origin::nobody();
-    let proxy = Proxy::start(&config("", &[nobody, alive.addr]));
+    let proxy = Proxy::start(&config("outlier = false", &[nobody, alive.addr]));
     let mut client = Client::connect(proxy.addr("web"));
     assert_eq!(counts(&mut client, 10), map(&[("alive", 10)]));
     // Even what must not be repeated: nothing was sent to the endpoint that refused.
@@ -201,7 +201,7 @@ fn requests_are_repeated_only_when_that_is_safe() {
     // Reads a request whole, then breaks the connection without an answer.
     let breaks = Origin::start(|_, _| Ok(false));
     let alive = Origin::named("alive");
-    let proxy = Proxy::start(&config("", &[breaks.addr, alive.addr]));
+    let proxy = Proxy::start(&config("outlier = false", &[breaks.addr, alive.addr]));
     let mut client = Client::connect(proxy.addr("web"));
     for method in ["GET", "HEAD", "OPTIONS", "PUT", "DELETE"] {
         for _ in 0..2 {

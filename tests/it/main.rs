@@ -15,6 +15,7 @@ mod lifecycle;
 mod limits;
 mod malformed;
 mod pool;
+mod outlier;
 mod probes;
 mod reload;
 mod resilience;

@@ -3,9 +3,11 @@
 use std::io::{Read, Write};
 use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use crate::harness::proxy::TERM;
-use crate::harness::{Origin, Proxy, eventually};
+use crate::harness::{Origin, Proxy, eventually, reply};
 
 /// One upstream for each (endpoint, health check), none of them used.
 fn config(checks: &[(SocketAddr, &str)]) -> String {
@@ -164,6 +166,57 @@ fn commands_are_run_with_their_endpoint_and_killed_in_time() {
         let all = Command::new("ps").args(["-eo", "args"]).output().unwrap().stdout;
         !String::from_utf8_lossy(&all).lines().any(|line| line == sleeps)
     });
+}
+
+#[test]
+fn an_endpoint_of_several_upstreams_is_asked_once() {
+    let well = Arc::new(AtomicBool::new(true));
+    let answer = well.clone();
+    let shared = Origin::start(move |_, stream| reply(stream, if answer.load(Relaxed) { 200 } else { 503 }, ""));
+    let other = "http = \"/other\"";
+    let same = "http = \"/same\"";
+    let checks = [
+        (shared.addr, same),
+        (shared.addr, same),
+        (shared.addr, other),
+        (shared.addr, same),
+    ];
+    let quick = |checks: &[_]| config(checks).replace("\"2s\"", "\"100ms\"");
+    let proxy = Proxy::start(&quick(&checks));
+    let up = |n: usize| proxy.metric(&format!("evenkeel_endpoint_up{{upstream=\"u{n}\"")) == 1.0;
+    eventually("all up", || (0..4).all(up));
+    let asked = |path: &str| shared.seen().iter().filter(|s| s.path() == path).count();
+    let before = asked("/same");
+    eventually("more probes", || asked("/same") >= before + 10);
+    // Three upstreams, one question: as often as the one that asks otherwise.
+    let (three, one) = (asked("/same") as f64, asked("/other") as f64);
+    assert!(three < 2.0 * one, "{three} and {one}");
+    assert_eq!(proxy.metric("evenkeel_endpoint_probes_total{upstream=\"u2\""), one);
+
+    well.store(false, Relaxed);
+    eventually("all down", || !(0..4).any(up));
+    // A reload that drops one of them, and asks one in another way, keeps the rest going.
+    proxy.reload(&quick(&[checks[0], (shared.addr, "http = \"/new\"")]));
+    let status = proxy.status();
+    let endpoint = &status["upstreams"][0]["endpoints"][0];
+    assert_eq!(endpoint["health"], "down");
+    assert_eq!(endpoint["probe"]["result"], "wrong_answer");
+    assert_eq!(endpoint["probe"]["reason"], "status 503, expected 200-399");
+    let changes = endpoint["changes"].as_array().unwrap();
+    let told: Vec<_> = changes
+        .iter()
+        .map(|c| format!("{} {} {}", c["from"], c["to"], c["reason"]))
+        .collect();
+    assert_eq!(
+        told,
+        [
+            "\"up\" \"down\" \"status 503, expected 200-399\"",
+            "\"checking\" \"up\" \"probe passed\""
+        ]
+    );
+    let failed = proxy.metric("evenkeel_endpoint_probes_total{upstream=\"u0\"");
+    assert!(failed > 10.0, "counted on over the reload: {failed}");
+    eventually("the new way is asked", || asked("/new") > 0);
 }
 
 /// A real Redis; killed when dropped.

@@ -270,6 +270,7 @@ fn compile_upstream(cx: &Context<'_>, upstream: &schema::upstream::Upstream) -> 
             .collect(),
         discovery: discovery(cx, upstream),
         health: upstream.health.as_ref().map(|health| health.value.clone()),
+        outlier: upstream.outlier.clone(),
         protocol: upstream.protocol,
         tls,
         connect_timeout: upstream.connect_timeout,

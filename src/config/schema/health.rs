@@ -35,6 +35,8 @@ pub const HEALTH: Shape = Shape {
         "user",
         "password",
         "interval",
+        "interval_down",
+        "interval_changing",
         "timeout",
         "rise",
         "fall",
@@ -71,6 +73,12 @@ pub fn read(cx: &Context<'_>, node: &Node) -> Option<At<Spec>> {
     let spec = |probe: Probe| Spec {
         probe,
         interval,
+        interval_down: fields.duration("interval_down", least, interval),
+        interval_changing: fields.duration(
+            "interval_changing",
+            least,
+            interval.min(defaults::HEALTH_INTERVAL_CHANGING),
+        ),
         jitter: fields.fraction("jitter", 0.0..=1.0).unwrap_or(defaults::HEALTH_JITTER),
         timeout: timeout.unwrap_or(defaults::HEALTH_TIMEOUT.min(interval)),
         rise: fields.number("rise", 1..=1000).unwrap_or(defaults::HEALTH_RISE),

@@ -7,6 +7,7 @@ pub mod health;
 pub mod limits;
 pub mod listener;
 mod name;
+pub mod outlier;
 pub mod retries;
 pub mod route;
 pub mod server;
@@ -56,6 +57,7 @@ const MORE_SHAPES: &[&Shape] = &[
     &discovery::DISCOVERY,
     &discovery::KUBERNETES,
     &health::HEALTH,
+    &outlier::OUTLIER,
     &tls::UPSTREAM_TLS,
     &retries::RETRIES,
     &retries::BACKOFF,

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::discovery::{self, Discovery};
 use super::name::{check_name, endpoint};
 use super::tls::{self, ClientTls};
-use super::{balance, health, limits, retries};
+use super::{balance, health, limits, outlier, retries};
 use crate::config::defaults;
 use crate::config::diagnostic::{At, Context, Diagnostic};
 use crate::config::plan::Limits;
@@ -26,6 +26,7 @@ pub struct Upstream {
     pub discovery: Option<Discovery>,
     /// With the place of what is asked.
     pub health: Option<At<crate::health::Spec>>,
+    pub outlier: Option<crate::health::outlier::Spec>,
     pub protocol: Protocol,
     pub tls: Option<ClientTls>,
     pub connect_timeout: Duration,
@@ -50,6 +51,7 @@ pub const UPSTREAM: Shape = Shape {
         "discovery",
         "balance",
         "health",
+        "outlier",
         "protocol",
         "tls",
         "connect_timeout",
@@ -107,6 +109,7 @@ pub fn read(cx: &Context<'_>, name: &At<String>, node: &Node) -> Option<Upstream
         endpoints,
         discovery,
         health: fields.get("health").and_then(|node| health::read(cx, node)),
+        outlier: outlier::read(cx, fields.get("outlier")),
         protocol: fields
             .word("protocol", &protocols, &[])
             .map_or(Protocol::Auto, |found| found.value),

@@ -434,6 +434,7 @@ impl Drop for Counted<'_> {
         let series = self.endpoint.series.local(self.scope.down.worker.id);
         let outcome = self.outcome.unwrap_or_else(|| self.cut.get());
         series.outcome(outcome).add(1);
+        self.endpoint.streak.took(outcome);
         let now = Instant::now();
         let took = now - self.begun;
         if matches!(outcome, Outcome::Success | Outcome::ServerError) {
