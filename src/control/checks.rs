@@ -10,7 +10,8 @@ use tokio::time::{Instant, sleep};
 use crate::base::task::{self, Handle};
 use crate::config::plan::{Plan, Upstream};
 use crate::endpoint::Health;
-use crate::health::checker::{Checked, Checker, Shared, Watcher, spread};
+use crate::health::agent::Said;
+use crate::health::checker::{Checked, Checker, Shared, Watcher, obey, spread};
 use crate::health::{Probe, ProbeTls, Target};
 use crate::net::nofile;
 use crate::pool::Protocol;
@@ -113,9 +114,15 @@ impl Checks {
         let Some(spec) = &plan.health else {
             // Nobody would ever find such an endpoint well again.
             let members = upstream.members();
-            let mut unchecked = members.iter().filter(|m| m.endpoint.health() != Health::Up).peekable();
-            if unchecked.peek().is_some() {
-                unchecked.for_each(|m| m.endpoint.set_health(Health::Up));
+            let mut changed = false;
+            for endpoint in members.iter().map(|m| &m.endpoint) {
+                changed |= obey(endpoint, &Said::default());
+                if endpoint.health() != Health::Up {
+                    endpoint.set_health(Health::Up);
+                    changed = true;
+                }
+            }
+            if changed {
                 upstream.refresh();
             }
             return None;

@@ -15,10 +15,12 @@ use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep, sleep_until};
 use tracing::{debug, info, warn};
 
+use super::agent::Said;
 use super::threshold::Threshold;
-use super::{Failed, ProbeTls, Spec, Target, probe};
+use super::{Failed, ProbeTls, Spec, Target, agent, probe};
 use crate::base::rng::Rng;
 use crate::base::task::{self, Handle};
+use crate::endpoint::duty::By;
 use crate::endpoint::record::Probed;
 use crate::endpoint::{Health, State};
 use crate::telemetry::series::ProbeResult;
@@ -72,6 +74,7 @@ pub struct Checker {
     pub checked: Arc<Checked>,
     found: Arc<Found>,
     _task: Handle,
+    _agent: Option<Handle>,
 }
 
 /// What has been found out, and who wants to know.
@@ -82,7 +85,19 @@ struct Found {
 
 struct Inner {
     threshold: Threshold,
+    /// What the agent has said, where there is one.
+    said: Said,
     watchers: Vec<Watcher>,
+}
+
+impl Inner {
+    /// What probes have found, unless the agent says that it is down.
+    fn health(&self) -> Health {
+        match self.said.down {
+            Some(_) => Health::Down,
+            None => self.threshold.health(),
+        }
+    }
 }
 
 impl Checker {
@@ -98,11 +113,16 @@ impl Checker {
         let found = Arc::new(Found {
             inner: Mutex::new(Inner {
                 threshold: Threshold::new(spec.rise, spec.fall, initial.unwrap_or(Health::Checking)),
+                said: Said::default(),
                 watchers: Vec::new(),
             }),
             shared: shared.clone(),
         });
         found.watch(watchers);
+        let agent = checked.spec.agent.is_some().then(|| {
+            let (target, checked, found) = (target.clone(), checked.clone(), found.clone());
+            task::spawn(async move { listen(&target, &checked.spec, &found, Rng::from_entropy(), spread).await })
+        });
         let (asked, told) = (checked.clone(), found.clone());
         let task = task::spawn(async move {
             // In a box: between two probes it takes no room.
@@ -113,6 +133,7 @@ impl Checker {
             checked,
             found,
             _task: task,
+            _agent: agent,
         }
     }
 
@@ -131,10 +152,14 @@ impl Found {
     /// New watchers learn at once what is known.
     fn watch(&self, watchers: Vec<Watcher>) {
         let mut inner = self.lock();
-        let health = inner.threshold.health();
-        for watcher in watchers.iter().filter(|_| health != Health::Checking) {
+        let health = inner.health();
+        for watcher in &watchers {
             let endpoint = &watcher.endpoint;
-            if endpoint.health() != health {
+            // Without an agent this takes back what one has said before a reload.
+            if obey(endpoint, &inner.said) {
+                (self.shared.changed)(&watcher.upstream);
+            }
+            if health != Health::Checking && endpoint.health() != health {
                 let reason = "checked for another upstream".to_owned();
                 endpoint
                     .record
@@ -149,9 +174,10 @@ impl Found {
     /// Takes in one answer; how long until the next probe, from the start of this one.
     fn report(&self, result: Result<(), Failed>, took: Duration, spec: &Spec) -> Duration {
         let mut inner = self.lock();
-        let before = inner.threshold.health();
+        let before = inner.health();
         let consecutive = inner.threshold.against() + 1;
-        let change = inner.threshold.report(result.is_ok());
+        inner.threshold.report(result.is_ok());
+        let change = Some(inner.health()).filter(|after| *after != before);
         let failed = result.err();
         let probed = Probed {
             at: SystemTime::now(),
@@ -171,6 +197,58 @@ impl Found {
             tell(upstream, endpoint, change, reason, consecutive);
         }
         spec.interval(&inner.threshold)
+    }
+
+    /// Takes in one line of the agent.
+    fn heard(&self, line: &[u8]) {
+        let mut inner = self.lock();
+        let before = inner.health();
+        inner.said.take(line);
+        let (after, inner) = (inner.health(), &*inner);
+        for Watcher { upstream, endpoint } in &inner.watchers {
+            let obeyed = obey(endpoint, &inner.said);
+            if before != after {
+                let reason = inner.said.down.as_deref();
+                let why = reason.unwrap_or("its agent no longer says that it is down");
+                endpoint.record.changed(before.label(), after.label(), why.to_owned());
+                endpoint.set_health(after);
+                tell(upstream, endpoint, Some(after), reason, 1);
+            }
+            if obeyed || before != after {
+                (self.shared.changed)(upstream);
+            }
+        }
+    }
+}
+
+/// Gives the endpoint the agent's orders; whether that changed anything.
+pub fn obey(endpoint: &State, said: &Said) -> bool {
+    let orders = &endpoint.orders;
+    let (before, share) = (orders.duty_by(By::Agent), orders.agents_share());
+    orders.set_agents_share(said.share);
+    if orders.set_duty(By::Agent, said.duty) {
+        let (from, to) = (before.label(), said.duty.label());
+        endpoint.record.changed(from, to, "its agent says so".into());
+        info!(endpoint = &*endpoint.label, from, to, "duty changed by the agent");
+        return true;
+    }
+    share != said.share
+}
+
+/// Asks the agent, every interval.
+async fn listen(target: &Target, spec: &Spec, found: &Found, mut rng: Rng, spread: Duration) {
+    let Some(agent) = &spec.agent else { return };
+    sleep(spread.min(spec.interval).mul_f64(rng.unit())).await;
+    loop {
+        let permit = found.shared.permits.acquire().await;
+        let started = Instant::now();
+        let answer = Box::pin(agent::ask(target, agent, spec.timeout)).await;
+        drop(permit);
+        match answer {
+            Ok(line) => found.heard(&line),
+            Err(failed) => debug!(endpoint = %target.configured, reason = %failed, "the agent does not answer"),
+        }
+        sleep_until(started + rng.shortened(spec.interval, spec.jitter)).await;
     }
 }
 

@@ -1,5 +1,6 @@
 //! Active health checks: what is asked (a probe), how answers add up (threshold), the loop (checker).
 
+pub mod agent;
 pub mod checker;
 pub mod exec;
 pub mod expect;
@@ -33,6 +34,8 @@ use crate::telemetry::series::ProbeResult;
 #[derive(Debug, Clone, PartialEq)]
 pub struct Spec {
     pub probe: Probe,
+    /// Asked beside it.
+    pub agent: Option<agent::Spec>,
     /// From the start of one probe to the start of the next, shortened at random by up to `jitter`.
     pub interval: Duration,
     /// The same while the endpoint is down, and while results speak against what it is.

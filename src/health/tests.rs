@@ -41,6 +41,7 @@ async fn probe(target: &Target, spec: &Spec, tls: Option<&ProbeTls>, h2: bool) -
 fn spec(probe: Probe) -> Spec {
     Spec {
         probe,
+        agent: None,
         interval: PATIENCE,
         interval_down: PATIENCE,
         interval_changing: PATIENCE,

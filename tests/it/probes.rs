@@ -1,13 +1,13 @@
 //! Health checks as they are configured, against servers that are well, ill, starting or something else.
 
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, Mutex};
 
 use crate::harness::proxy::TERM;
-use crate::harness::{Origin, Proxy, eventually, reply};
+use crate::harness::{Origin, Proxy, eventually, get, reply};
 
 /// One upstream for each (endpoint, health check), none of them used.
 fn config(checks: &[(SocketAddr, &str)]) -> String {
@@ -217,6 +217,82 @@ fn an_endpoint_of_several_upstreams_is_asked_once() {
     let failed = proxy.metric("evenkeel_endpoint_probes_total{upstream=\"u0\"");
     assert!(failed > 10.0, "counted on over the reload: {failed}");
     eventually("the new way is asked", || asked("/new") > 0);
+}
+
+#[test]
+fn an_agent_drains_weighs_and_takes_down() {
+    let word = Arc::new(Mutex::new("up 100%\n"));
+    let (says, seen) = (word.clone(), Arc::new(Mutex::new(String::new())));
+    let heard = seen.clone();
+    let agent = Origin::raw(move |stream, _| {
+        let mut line = String::new();
+        BufReader::new(stream.try_clone()?).read_line(&mut line)?;
+        *heard.lock().unwrap() = line;
+        stream.write_all(says.lock().unwrap().as_bytes())
+    });
+    let (a, b) = (Origin::named("a"), Origin::named("b"));
+    let port = agent.addr.port();
+    let with_agent = |more: &str| {
+        format!(
+            r#"
+            [server]
+            workers = 1
+            [admin]
+            bind = "127.0.0.1:0"
+            [listeners.web]
+            bind = "127.0.0.1:0"
+            [[routes]]
+            path = "/"
+            upstream = "u"
+            [[routes]]
+            path = "/other"
+            upstream = "other"
+            [upstreams.u]
+            balance = "round_robin"
+            endpoints = [{{ address = "{}", weight = 2 }}]
+            health = {{ tcp = true, interval = "100ms", {more} }}
+            [upstreams.other]
+            balance = "round_robin"
+            endpoints = [{{ address = "{}", weight = 2 }}, "{}"]
+            "#,
+            a.addr, a.addr, b.addr
+        )
+    };
+    let proxy = Proxy::start(&with_agent(&format!(
+        "agent = {port}, agent_send = \"ask {{endpoint}}\\n\""
+    )));
+    let endpoint = |name: &str| proxy.status()["upstreams"][0]["endpoints"][0][name].clone();
+    eventually("it is asked", || !seen.lock().unwrap().is_empty());
+    assert_eq!(*seen.lock().unwrap(), format!("ask {}\n", a.addr));
+    eventually("up", || endpoint("health") == "up");
+    assert_eq!(get(proxy.addr("web"), "/").status, 200);
+    let say = |words: &'static str| *word.lock().unwrap() = words;
+
+    say("50%\n");
+    eventually("half of it", || endpoint("weight") == 1);
+    say("drain\r\n");
+    eventually("it drains", || endpoint("duty") == "draining");
+    assert_eq!(endpoint("weight"), 1, "what was not said stays");
+    assert_eq!(endpoint("health"), "up");
+    assert_eq!(get(proxy.addr("web"), "/").status, 503);
+    // The same address of another upstream has no agent.
+    assert_eq!(get(proxy.addr("web"), "/other").status, 200);
+    say("ready 100% down#disk is full\n");
+    eventually("it is down", || endpoint("health") == "down");
+    let line = proxy.wait_for("endpoint down");
+    assert_eq!(line["reason"], "its agent says down: disk is full");
+    assert_eq!(endpoint("duty"), "active");
+    say("up");
+    eventually("it is up", || {
+        endpoint("health") == "up" && get(proxy.addr("web"), "/").status == 200
+    });
+    say("maint\n");
+    eventually("it is disabled", || endpoint("duty") == "disabled");
+    // Without its agent nobody would ever take that back.
+    proxy.reload(&with_agent("rise = 1"));
+    eventually("it takes work", || {
+        endpoint("duty") == "active" && get(proxy.addr("web"), "/").status == 200
+    });
 }
 
 /// A real Redis; killed when dropped.

@@ -9,6 +9,7 @@ use crate::config::defaults;
 use crate::config::diagnostic::{At, Context, Diagnostic};
 use crate::config::reader::{Fields, Shape, listed, mismatch, text};
 use crate::config::value::{Node, Value};
+use crate::health::agent::{self, Place};
 use crate::health::expect::Expect;
 use crate::health::redis::Login;
 use crate::health::{HttpProbe, Probe, Secret, Spec, postgres};
@@ -25,6 +26,8 @@ pub const HEALTH: Shape = Shape {
         "postgres",
         "mysql",
         "exec",
+        "agent",
+        "agent_send",
         "method",
         "host",
         "headers",
@@ -70,8 +73,10 @@ pub fn read(cx: &Context<'_>, node: &Node) -> Option<At<Spec>> {
         cx.push(Diagnostic::error(node.span, message).label(format!("expected at most {interval:?}")));
     }
     let probe = probe(&fields);
+    let agent = agent(&fields);
     let spec = |probe: Probe| Spec {
         probe,
+        agent: agent.clone(),
         interval,
         interval_down: fields.duration("interval_down", least, interval),
         interval_changing: fields.duration(
@@ -145,6 +150,27 @@ fn probe(fields: &Fields<'_>) -> Option<At<Probe>> {
         _ => Probe::Exec(command(fields)?),
     };
     Some(kind.with(probe))
+}
+
+/// A port of each endpoint, or the address of an agent for all.
+fn agent(fields: &Fields<'_>) -> Option<agent::Spec> {
+    let send = fields.text("agent_send").map(|found| found.value.to_owned());
+    let Some(node) = fields.get("agent") else {
+        fields.refuse(&["agent_send"], "is for an `agent`, and there is none");
+        return None;
+    };
+    let to = match &node.value {
+        Value::Integer(_) => Place::Port(fields.number("agent", 1..=u16::MAX)?),
+        _ => {
+            let expected = "expected a port of the endpoints, or an address such as \"10.0.0.9:7777\"";
+            let addr = fields.parsed("agent", expected, |text| {
+                text.parse()
+                    .map_err(|_| format!("`{text}` is not an address with a port"))
+            });
+            Place::Addr(addr?.value)
+        }
+    };
+    Some(agent::Spec { to, send })
 }
 
 /// Whether the flag `key` is `true`, as it must be.

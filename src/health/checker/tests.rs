@@ -28,6 +28,7 @@ fn watcher(upstream: &str, port: u16, health: Health) -> Watcher {
 fn every(interval: Duration) -> Spec {
     Spec {
         probe: Probe::Tcp,
+        agent: None,
         interval,
         interval_down: interval,
         interval_changing: interval,
@@ -51,6 +52,7 @@ fn found(spec: &Spec, watchers: &[Watcher], shared: Shared) -> Found {
     Found {
         inner: Mutex::new(Inner {
             threshold: Threshold::new(spec.rise, spec.fall, initial),
+            said: Said::default(),
             watchers: watchers.to_vec(),
         }),
         shared,
