@@ -19,7 +19,9 @@ use crate::h1::desync::Class;
 use crate::snapshot::{Action, Listener, Snapshot};
 use crate::telemetry::names::{self, Name};
 use crate::telemetry::reasons::{CutBy, Denied, Hedged, ShedBy};
-use crate::telemetry::series::{DURATION_BOUNDS_US, EjectReason, HistogramSum, Outcome, ProbeResult, RequestSeries};
+use crate::telemetry::series::{
+    CacheResult, DURATION_BOUNDS_US, EjectReason, HistogramSum, Outcome, ProbeResult, RequestSeries,
+};
 
 pub fn response(operator: &Operator) -> Response {
     let mut families = families(operator);
@@ -38,6 +40,7 @@ fn families(operator: &Operator) -> Vec<MetricFamily> {
     all.extend(upstreams(&snapshot, &operator.status.leaving.list()));
     all.extend(limits(&snapshot));
     all.extend(health(&snapshot));
+    all.extend(caches(&snapshot));
     all.extend(discovery(operator, &snapshot));
     all.extend(ProcessCollector::for_self().collect());
     all
@@ -303,6 +306,29 @@ fn health(snapshot: &Snapshot) -> Vec<MetricFamily> {
         }
     }
     vec![probes.0, ejected.0, ejections.0]
+}
+
+fn caches(snapshot: &Snapshot) -> Vec<MetricFamily> {
+    let mut requests = Family::counter(names::CACHE_REQUESTS);
+    let mut fills = Family::counter(names::CACHE_FILLS);
+    let mut active = Family::gauge(names::CACHE_FILLS_ACTIVE);
+    let mut entries = Family::gauge(names::CACHE_ENTRIES);
+    let mut bytes = Family::gauge(names::CACHE_BYTES);
+    let mut evictions = Family::counter(names::CACHE_EVICTIONS);
+    for kept in &snapshot.caches {
+        let cache = &kept.cache;
+        let name = ("cache", &*cache.name);
+        for result in CacheResult::ALL {
+            let n = cache.series.sum(|s| &s.results[result as usize]);
+            requests.add(&[name, ("result", result.label())], n as f64);
+        }
+        fills.add(&[name], cache.series.sum(|s| &s.fills) as f64);
+        active.add(&[name], cache.fills.len() as f64);
+        entries.add(&[name], cache.store.len() as f64);
+        bytes.add(&[name], cache.store.bytes() as f64);
+        evictions.add(&[name], cache.store.evictions() as f64);
+    }
+    [requests, fills, active, entries, bytes, evictions].map(|f| f.0).into()
 }
 
 /// One metric with all its label sets.

@@ -4,6 +4,7 @@
 
 mod endpoints;
 mod metrics;
+mod purge;
 mod respond;
 mod status;
 
@@ -100,7 +101,7 @@ where
 {
     let service = service_fn(|request| {
         let operator = operator.clone();
-        async move { Ok::<_, Infallible>(answer(&operator, &request).await) }
+        async move { Ok::<_, Infallible>(answer(&operator, request).await) }
     });
     let serving = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
@@ -114,7 +115,7 @@ where
 }
 
 /// Every path there is, with what may be done to it.
-async fn answer(operator: &Operator, request: &Request<Incoming>) -> Response {
+async fn answer(operator: &Operator, request: Request<Incoming>) -> Response {
     let reads = matches!(*request.method(), Method::GET | Method::HEAD);
     match request.uri().path() {
         "/metrics" if reads => metrics::response(operator),
@@ -122,23 +123,29 @@ async fn answer(operator: &Operator, request: &Request<Incoming>) -> Response {
         "/readyz" if reads => readiness(operator),
         "/api/v1/status" if reads => json(StatusCode::OK, &status::of(operator)),
         "/api/v1/reload" if request.method() == Method::POST => {
-            if comes_from_a_page(request) {
+            if comes_from_a_page(&request) {
                 return error(StatusCode::FORBIDDEN, "a web page may not control evenkeel");
             }
             reload(operator).await
         }
         path if path.starts_with(endpoints::PREFIX) => {
             let orders = request.method() == Method::POST;
-            if orders && comes_from_a_page(request) {
+            if orders && comes_from_a_page(&request) {
                 return error(StatusCode::FORBIDDEN, "a web page may not control evenkeel");
             }
             endpoints::answer(operator, orders, reads, path, request.uri().query())
         }
+        "/api/v1/purge" if request.method() == Method::POST => {
+            if comes_from_a_page(&request) {
+                return error(StatusCode::FORBIDDEN, "a web page may not control evenkeel");
+            }
+            purge::answer(operator, request).await
+        }
         "/metrics" | "/healthz" | "/readyz" | "/api/v1/status" => respond::not_allowed("GET, HEAD"),
-        "/api/v1/reload" => respond::not_allowed("POST"),
+        "/api/v1/reload" | "/api/v1/purge" => respond::not_allowed("POST"),
         "/" if reads => text(
             StatusCode::OK,
-            "evenkeel admin\n\nGET  /metrics\nGET  /healthz\nGET  /readyz\nGET  /api/v1/status\nPOST /api/v1/reload\n\
+            "evenkeel admin\n\nGET  /metrics\nGET  /healthz\nGET  /readyz\nGET  /api/v1/status\nPOST /api/v1/reload\nPOST /api/v1/purge\n\
              GET  /api/v1/upstreams/NAME/endpoints/ADDRESS\n\
              POST /api/v1/upstreams/NAME/endpoints/ADDRESS/ORDER (drain, undrain, disable, enable, weight?value=N, reset)\n",
         ),

@@ -147,10 +147,12 @@ fn tags(list: &[u8]) -> impl Iterator<Item = &[u8]> {
     })
 }
 
-/// A tag without the mark of a weak one.
+/// A tag without the mark of a weak one and its quotes, which some leave out.
 fn weak(tag: &[u8]) -> &[u8] {
     let tag = tag.trim_ascii();
-    tag.strip_prefix(b"W/").unwrap_or(tag)
+    let tag = tag.strip_prefix(b"W/").unwrap_or(tag);
+    let inner = tag.strip_prefix(b"\"").and_then(|tag| tag.strip_suffix(b"\""));
+    inner.unwrap_or(tag)
 }
 
 #[cfg(test)]
@@ -183,6 +185,7 @@ mod tests {
             (vec![("if-none-match", "*")], true),
             (vec![("if-none-match", "\"a\"")], false),
             (vec![("if-none-match", "a,b")], false),
+            (vec![("if-none-match", "\"a\", b")], false),
             (vec![("if-none-match", "\"x\""), ("if-modified-since", NEW)], false),
             (
                 vec![

@@ -5,6 +5,7 @@
 //! kept until the slowest has it, and the endpoint is read no faster than that.
 
 use std::collections::{HashMap, VecDeque};
+use std::fmt;
 use std::hash::BuildHasher;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
@@ -13,6 +14,7 @@ use bytes::Bytes;
 use foldhash::quality::RandomState;
 
 use super::entry::{Entry, Meta};
+use super::key::Key;
 use super::reason::Reason;
 use super::store::Budget;
 use super::vary::Vary;
@@ -25,6 +27,8 @@ const SHARDS: usize = 16;
 #[derive(Debug)]
 pub struct Opening {
     pub meta: Meta,
+    /// As the endpoint sent it: 206 for a part of what is 200.
+    pub wire_status: u16,
     /// Of the body, where it is known.
     pub length: Option<u64>,
     /// What it was chosen by, and the key that follows from it.
@@ -109,7 +113,7 @@ pub struct Lead {
     fill: Arc<Fill>,
     budget: Arc<Budget>,
     /// Where others find it.
-    listed: Option<(Arc<Fills>, Box<[u8]>)>,
+    listed: Option<(Arc<Fills>, Key)>,
 }
 
 /// One that waits, and reads.
@@ -128,25 +132,26 @@ impl Default for Fills {
 }
 
 impl Fills {
-    fn shard(&self, key: &[u8]) -> MutexGuard<'_, Listed> {
-        let index = self.hasher.hash_one(key) as usize % SHARDS;
+    /// All variants of a URL are in one.
+    fn shard(&self, key: &Key) -> MutexGuard<'_, Listed> {
+        let index = self.hasher.hash_one(key.primary()) as usize % SHARDS;
         // The index is below the number of shards.
         self.shards[index].lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Joins the fetch for `key`, or begins one.
-    pub fn join(self: &Arc<Self>, key: &[u8], budget: &Arc<Budget>) -> Joined {
+    pub fn join(self: &Arc<Self>, key: &Key, budget: &Arc<Budget>) -> Joined {
         let mut shard = self.shard(key);
-        if let Some(fill) = shard.get(key) {
+        if let Some(fill) = shard.get(key.text.as_slice()) {
             return Joined::Follow(Fill::seat(fill));
         }
         let fill = Fill::begin();
         let seat = Fill::seat(&fill);
-        shard.insert(key.into(), fill.clone());
+        shard.insert(key.text.as_slice().into(), fill.clone());
         let lead = Lead {
             fill,
             budget: budget.clone(),
-            listed: Some((self.clone(), key.into())),
+            listed: Some((self.clone(), key.clone())),
         };
         Joined::Lead(lead, seat)
     }
@@ -163,16 +168,31 @@ impl Fills {
         (lead, seat)
     }
 
-    /// Whether a fetch for `key` is under way.
-    pub fn is_under_way(&self, key: &[u8]) -> bool {
-        self.shard(key).contains_key(key)
+    /// What is under way for a URL was asked for before it was purged: it is not stored, and nobody joins it any more.
+    pub fn purge(&self, key: &Key) {
+        let primary = key.primary();
+        Self::forget(&mut self.shard(key), |text| {
+            let rest = text.strip_prefix(primary);
+            rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(b"\n"))
+        });
     }
 
-    /// What is under way for `key` was asked for before a purge: it is not stored, and nobody joins it any more.
-    pub fn purge(&self, key: &[u8]) {
-        if let Some(fill) = self.shard(key).remove(key) {
-            fill.lock().storable = false;
+    /// The same for all that begin with `prefix`.
+    pub fn purge_prefix(&self, prefix: &[u8]) {
+        for shard in &self.shards {
+            let mut shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
+            Self::forget(&mut shard, |text| text.starts_with(prefix));
         }
+    }
+
+    fn forget(shard: &mut Listed, is_meant: impl Fn(&[u8]) -> bool) {
+        shard.retain(|text, fill| {
+            let meant = is_meant(text);
+            if meant {
+                fill.lock().storable = false;
+            }
+            !meant
+        });
     }
 
     pub fn len(&self) -> usize {
@@ -291,8 +311,9 @@ impl Lead {
         if let Some((fills, key)) = self.listed.take() {
             let mut shard = fills.shard(&key);
             // A purge may have made room for another.
-            if shard.get(&key).is_some_and(|fill| Arc::ptr_eq(fill, &self.fill)) {
-                shard.remove(&key);
+            let text = key.text.as_slice();
+            if shard.get(text).is_some_and(|fill| Arc::ptr_eq(fill, &self.fill)) {
+                shard.remove(text);
             }
         }
     }
@@ -407,6 +428,12 @@ impl Seat {
         polled
     }
 
+    /// Others wait or read as well.
+    pub fn has_company(&self) -> bool {
+        let state = self.fill.lock();
+        state.seats.len() - state.free.len() > 1
+    }
+
     /// All has been read and nothing follows.
     pub fn is_end(&self) -> bool {
         let state = &*self.fill.lock();
@@ -421,6 +448,12 @@ impl Seat {
                 none => *none = Some(cx.waker().clone()),
             }
         }
+    }
+}
+
+impl fmt::Debug for Seat {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Seat").field(&self.index).finish()
     }
 }
 

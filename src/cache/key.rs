@@ -1,6 +1,7 @@
 //! What a stored response is found by: scheme, host, port, path and query, exactly as the endpoint gets them. What is
 //! no part of the key does not reach the endpoint, or keeps the request out of the cache.
 
+use super::query::Query;
 use crate::fields::{Fields, Known};
 
 /// A longer one is not worth its place.
@@ -61,7 +62,7 @@ impl Key {
     }
 
     /// A key for a URL as people write it: of a purge, or of a field such as Location.
-    pub fn of_url(url: &str) -> Option<Self> {
+    pub fn of_url(url: &str, kept: &Query) -> Option<Self> {
         let (scheme, rest) = url.split_once("://")?;
         let https = match scheme.to_ascii_lowercase().as_str() {
             "http" => false,
@@ -80,7 +81,8 @@ impl Key {
         };
         let path = if path.is_empty() { "/" } else { path };
         let host = crate::h1::host::name(authority);
-        Self::of(https, &host, authority.as_bytes(), path, query)
+        let query = query.and_then(|query| kept.kept(query));
+        Self::of(https, &host, authority.as_bytes(), path, query.as_deref())
     }
 
     pub fn primary(&self) -> &[u8] {
@@ -88,19 +90,19 @@ impl Key {
     }
 
     /// The URL a reference leads to, when it is of the same origin (RFC 9111 section 4.4).
-    pub fn same_origin(&self, reference: &[u8]) -> Option<Self> {
+    pub fn same_origin(&self, reference: &[u8], kept: &Query) -> Option<Self> {
         let reference = std::str::from_utf8(reference).ok()?.trim();
         let own = std::str::from_utf8(self.primary()).ok()?;
         let start = own.find("://")? + 3;
         let end = own.get(start..)?.find(['/', '?'])? + start;
         let origin = own.get(..end)?;
         let found = if reference.contains("://") {
-            Self::of_url(reference)?
+            Self::of_url(reference, kept)?
         } else if reference.starts_with("//") {
             let scheme = own.split_once(':')?.0;
-            Self::of_url(&format!("{scheme}:{reference}"))?
+            Self::of_url(&format!("{scheme}:{reference}"), kept)?
         } else if reference.starts_with('/') {
-            Self::of_url(&format!("{origin}{reference}"))?
+            Self::of_url(&format!("{origin}{reference}"), kept)?
         } else {
             let path = own.split('?').next()?;
             let folder = path.get(..=path.rfind('/')?)?;
@@ -110,10 +112,11 @@ impl Key {
                 None => (joined, None),
             };
             let path = without_dots(before.get(end..)?);
-            Self::of_url(&match query {
+            let url = match query {
                 Some(query) => format!("{origin}{path}?{query}"),
                 None => format!("{origin}{path}"),
-            })?
+            };
+            Self::of_url(&url, kept)?
         };
         let rest = found.primary().strip_prefix(origin.as_bytes())?;
         rest.starts_with(b"/").then_some(found)
@@ -198,14 +201,14 @@ mod tests {
             ("http://u@shop.example/", None),
             ("shop.example/", None),
         ] {
-            let found = Key::of_url(url).map(|key| String::from_utf8(key.text).unwrap());
+            let found = Key::of_url(url, &Query::All).map(|key| String::from_utf8(key.text).unwrap());
             assert_eq!(found.as_deref(), expected, "{url}");
         }
     }
 
     #[test]
     fn references_of_the_same_origin_alone() {
-        let base = Key::of_url("http://a.example:81/x/y?q").unwrap();
+        let base = Key::of_url("http://a.example:81/x/y?q", &Query::All).unwrap();
         for (reference, expected) in [
             ("/b", Some("http://a.example:81/b")),
             ("b?c", Some("http://a.example:81/x/b?c")),
@@ -218,7 +221,7 @@ mod tests {
             ("http://evil.example/", None),
             ("//evil.example/b", None),
         ] {
-            let found = base.same_origin(reference.as_bytes());
+            let found = base.same_origin(reference.as_bytes(), &Query::All);
             let found = found.map(|key| String::from_utf8(key.text).unwrap());
             assert_eq!(found.as_deref(), expected, "{reference}");
         }

@@ -16,6 +16,8 @@ pub struct Rules {
     pub set_cookie: bool,
     /// Targeted fields (RFC 9213), the first valid one counts.
     pub targets: Box<[HeaderName]>,
+    /// Fields of requests that responses are told apart by, whatever their Vary says.
+    pub apart: Box<[HeaderName]>,
 }
 
 /// What of a request matters.
@@ -81,7 +83,7 @@ pub fn judge(asked: &Asked<'_>, status: u16, fields: &Fields, at: Moment, rules:
     if *asked.method == Method::POST && !(explicit && freshness.lifetime > 0) {
         return Err(Reason::Method);
     }
-    let vary = vary::of(fields)?;
+    let vary = vary::of(fields, &rules.apart)?;
     Ok(Stored {
         freshness,
         vary,
@@ -105,6 +107,7 @@ mod tests {
             },
             set_cookie,
             targets: [HeaderName::from_static("cdn-cache-control")].into(),
+            apart: [].into(),
         }
     }
 

@@ -177,6 +177,7 @@ impl Store {
 
     /// What is there for `request`. Where responses vary, `key` becomes its variant's.
     pub fn find(&self, key: &mut Key, request: &Fields, now: i64) -> Found {
+        key.text.truncate(key.primary);
         let slot = self.map.get(key.text.as_slice());
         match slot {
             None => Found::Nothing,
@@ -282,6 +283,14 @@ impl Store {
                 let stale = Slot::Entry(Arc::new(entry.with(meta)));
                 self.map.replace(key.primary().into(), stale, true).is_ok()
             }
+        }
+    }
+
+    /// What is stored at a key that [`Self::place`] made.
+    pub fn peek(&self, key: &Key) -> Option<Arc<Entry>> {
+        match self.map.peek(key.text.as_slice()) {
+            Some(Slot::Entry(entry)) => Some(entry),
+            _ => None,
         }
     }
 

@@ -15,9 +15,9 @@ const MAX_MEMBERS: usize = 32;
 /// The names of a Vary field, sorted. Empty: nothing but the key decides.
 pub type Vary = Box<[HeaderName]>;
 
-/// Reads Vary.
-pub fn of(fields: &Fields) -> Result<Vary, Reason> {
-    let mut names = Vec::new();
+/// Reads Vary, to which the fields of `apart` are added.
+pub fn of(fields: &Fields, apart: &[HeaderName]) -> Result<Vary, Reason> {
+    let mut names = apart.to_vec();
     for line in fields.all(Known::Vary) {
         for member in line.split(|b| *b == b',') {
             let member = member.trim_ascii();
@@ -155,7 +155,7 @@ mod tests {
     }
 
     fn vary(text: &str) -> Result<Vary, Reason> {
-        of(&fields(&[("vary", text)]))
+        of(&fields(&[("vary", text)]), &[])
     }
 
     fn key(vary_by: &str, request: &[(&'static str, &str)]) -> Vec<u8> {
@@ -167,16 +167,26 @@ mod tests {
     #[test]
     fn names_are_sorted_and_stars_forbid() {
         assert_eq!(vary("Foo, ,bar,foo").unwrap(), vary("bar,foo").unwrap());
-        assert!(of(&fields(&[])).unwrap().is_empty());
+        assert!(of(&fields(&[]), &[]).unwrap().is_empty());
         for star in ["*", "*, *", ", *", "foo, *", "*, foo", "a b"] {
             assert_eq!(vary(star), Err(Reason::VaryStar), "{star}");
         }
         let lines = fields(&[("vary", ""), ("vary", "*")]);
-        assert_eq!(of(&lines), Err(Reason::VaryStar));
+        assert_eq!(of(&lines, &[]), Err(Reason::VaryStar));
         let many: Vec<String> = (0..5000).map(|n| format!("a{n}")).collect();
         assert_eq!(vary(&many.join(",")), Err(Reason::VaryTooMany));
         assert_eq!(vary(&many[..17].join(",")), Err(Reason::VaryTooMany));
         assert!(vary(&many[..16].join(",")).is_ok());
+    }
+
+    #[test]
+    fn settings_tell_apart_what_no_vary_does() {
+        let tenant = [HeaderName::from_static("x-tenant")];
+        assert_eq!(*of(&fields(&[]), &tenant).unwrap(), tenant);
+        assert_eq!(
+            of(&fields(&[("vary", "a, x-tenant")]), &tenant).unwrap(),
+            vary("x-tenant, a").unwrap()
+        );
     }
 
     #[test]

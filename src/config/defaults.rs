@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use http::HeaderName;
+
 use crate::h1::desync;
 use crate::health::outlier;
 
@@ -101,3 +103,18 @@ pub const HEALTH_FALL: u32 = 3;
 /// Keeps the probes of many proxies from falling together.
 pub const HEALTH_JITTER: f64 = 0.2;
 pub const HEALTH_STATUS: (u16, u16) = (200, 399);
+
+/// Longest lifetime that is guessed from Last-Modified: a day is what nobody regrets (RFC 9111 section 4.2.2).
+pub const CACHE_HEURISTIC: Duration = Duration::from_secs(86_400);
+/// Something old is better than an error, for as long as most outages last.
+pub const CACHE_STALE_IF_ERROR: Duration = Duration::from_secs(600);
+/// Bytes of a stored response's fields.
+pub const CACHE_MAX_HEAD: usize = 16 << 10;
+
+/// Our own targeted field before everybody's (RFC 9213).
+pub fn cache_targets() -> Vec<HeaderName> {
+    vec![
+        HeaderName::from_static("evenkeel-cache-control"),
+        HeaderName::from_static("cdn-cache-control"),
+    ]
+}

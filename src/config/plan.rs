@@ -10,6 +10,7 @@ use http::{HeaderMap, HeaderName, StatusCode};
 use ipnet::IpNet;
 
 use crate::balance;
+use crate::cache::query::Query;
 use crate::discovery::name::Families;
 use crate::discovery::{self, Listed};
 use crate::h1::desync;
@@ -31,6 +32,7 @@ pub struct Plan {
     /// In file order.
     pub routes: Vec<Route>,
     pub upstreams: Vec<Upstream>,
+    pub caches: Vec<Cache>,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -162,6 +164,40 @@ pub struct Forward {
     pub importance: policy::queue::Importance,
     /// Overrides the listener's `max_body`.
     pub max_body: Option<u64>,
+    pub cache: Option<CacheUse>,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct Cache {
+    pub name: Arc<str>,
+    /// Bytes for everything in it.
+    pub memory: u64,
+    /// Parameters in its keys (all).
+    pub query: Query,
+}
+
+/// How a route uses a cache.
+#[derive(Debug, Clone, PartialEq)]
+pub struct CacheUse {
+    /// Index into `Plan::caches`.
+    pub cache: usize,
+    /// Parameters in the key (all); others are not sent on.
+    pub query: Query,
+    /// Fields of requests that responses are told apart by beside their Vary.
+    pub apart: Vec<HeaderName>,
+    /// Who may purge by the method PURGE; empty: the method means nothing.
+    pub purge_sources: Vec<IpNet>,
+    /// Bytes of a body (a sixteenth of the memory).
+    pub max_entry: u64,
+    /// Longest lifetime that nothing but Last-Modified tells (1 d); 0: none.
+    pub heuristic: Duration,
+    /// Where responses do not say it (10 min, 0).
+    pub stale_if_error: Duration,
+    pub stale_while_revalidate: Duration,
+    /// Responses with Set-Cookie are stored where the standard allows it (no).
+    pub set_cookie: bool,
+    /// Targeted fields, in their order.
+    pub targets: Vec<HeaderName>,
 }
 
 #[derive(Debug, Clone, PartialEq)]

@@ -31,6 +31,7 @@ pub struct Document {
     pub listeners: Vec<(At<String>, Node)>,
     pub routes: Vec<Node>,
     pub upstreams: Vec<(At<String>, Node)>,
+    pub caches: Vec<(At<String>, Node)>,
     /// Something could not be read: what seems to be absent may stand there.
     pub is_partial: bool,
 }
@@ -46,8 +47,9 @@ pub const ROOT: Shape = Shape {
         "listeners",
         "routes",
         "upstreams",
+        "caches",
     ],
-    later: &["caches"],
+    later: &[],
 };
 
 const MAX_FILE: u64 = 16 << 20;
@@ -153,6 +155,10 @@ impl Gathering<'_, '_> {
                     self.merge_named("upstream", node);
                     continue;
                 }
+                "caches" => {
+                    self.merge_named("cache", node);
+                    continue;
+                }
                 "routes" => {
                     match node.value {
                         Value::Array(routes) => document.routes.extend(routes),
@@ -199,6 +205,7 @@ impl Gathering<'_, '_> {
                     self.names.insert((what, name.value.clone()), name.span);
                     match what {
                         "listener" => self.document.listeners.push((name, node)),
+                        "cache" => self.document.caches.push((name, node)),
                         _ => self.document.upstreams.push((name, node)),
                     }
                 }

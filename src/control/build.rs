@@ -6,9 +6,11 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
+use super::caches;
 use super::members::Members;
 use super::sources::Found;
 use crate::base::hash;
+use crate::cache::Cache;
 use crate::config::plan::{self, Plan};
 use crate::h1::head::Limits;
 use crate::net::relay;
@@ -44,6 +46,7 @@ pub struct World {
     members: Members,
     requests: HashMap<[Arc<str>; 3], Arc<RequestSeries>>,
     upstreams: HashMap<Arc<str>, Kept>,
+    caches: HashMap<Arc<str>, Arc<Cache>>,
     removed: Vec<Arc<Listener>>,
 }
 
@@ -72,6 +75,7 @@ impl World {
             members: Members::new(workers),
             requests: HashMap::new(),
             upstreams: HashMap::new(),
+            caches: HashMap::new(),
             removed: Vec::new(),
         })
     }
@@ -89,6 +93,7 @@ impl World {
             found: found.clone(),
             requests: HashMap::new(),
             upstreams: HashMap::new(),
+            caches: HashMap::new(),
             removed: self.removed.iter().filter(|l| l.live.active() > 0).cloned().collect(),
             ..self.clone()
         };
@@ -97,9 +102,14 @@ impl World {
         for (n, upstream) in plan.upstreams.iter().enumerate() {
             upstreams.push(next.upstream(self, upstream, is_hedged(plan, n))?);
         }
+        let caches: Vec<_> = plan.caches.iter().map(|cache| next.cache(self, cache)).collect();
+        let shared = Shared {
+            upstreams: &upstreams,
+            caches: &caches,
+        };
         let mut built = Vec::with_capacity(plan.listeners.len());
         for (index, listener) in plan.listeners.iter().enumerate() {
-            built.push(next.listener(self, plan, index, listener, &upstreams)?);
+            built.push(next.listener(self, plan, index, listener, &shared)?);
         }
         let gone = old
             .listeners
@@ -116,6 +126,7 @@ impl World {
             generation: next.generation,
             listeners,
             removed: next.removed.clone(),
+            caches: caches::kept(&caches, plan),
             upstreams,
             access_log: plan.access_log.format.is_some(),
         };
@@ -180,13 +191,21 @@ impl World {
         )))
     }
 
+    /// A cache keeps what is in it; a new size is for after the swap.
+    fn cache(&mut self, old: &Self, plan: &plan::Cache) -> Arc<Cache> {
+        let known = old.caches.get(&plan.name).cloned();
+        let cache = known.unwrap_or_else(|| Arc::new(Cache::new(plan.name.clone(), plan.memory, self.workers)));
+        self.caches.insert(plan.name.clone(), cache.clone());
+        cache
+    }
+
     fn listener(
         &mut self,
         old: &Self,
         plan: &Plan,
         index: usize,
         listener: &plan::Listener,
-        upstreams: &[Arc<Upstream>],
+        shared: &Shared<'_>,
     ) -> Result<Listener, String> {
         let (slot, live) = match old.slots.get(&listener.name) {
             Some(known) => known.clone(),
@@ -201,11 +220,11 @@ impl World {
         live.max_per_source.store(per_source, Relaxed);
         let (serve, alpn, handshake_timeout) = match &listener.serve {
             plan::Serve::Http(http) => {
-                let serve = Serve::Http(self.http(old, plan, index, &listener.name, http, upstreams));
+                let serve = Serve::Http(self.http(old, plan, index, &listener.name, http, shared));
                 (serve, &ALPN_BOTH[..], http.header_timeout.min(HANDSHAKE))
             }
             plan::Serve::Tcp(tcp) => {
-                let at = |index: &usize| upstreams.get(*index).cloned();
+                let at = |index: &usize| shared.upstreams.get(*index).cloned();
                 let serve = Serve::Tcp(Tcp {
                     upstream: tcp.upstream.as_ref().and_then(at),
                     sni: tcp
@@ -246,14 +265,14 @@ impl World {
         index: usize,
         listener: &Arc<str>,
         http: &plan::Http,
-        upstreams: &[Arc<Upstream>],
+        shared: &Shared<'_>,
     ) -> Http {
         let mine: Vec<&plan::Route> = plan.routes.iter().filter(|r| r.listeners.contains(&index)).collect();
         let matchers: Vec<_> = mine.iter().map(|r| &r.matcher).collect();
         let none: Arc<str> = "".into();
         let routes = mine
             .iter()
-            .map(|route| self.route(old, listener, route, upstreams))
+            .map(|route| self.route(old, listener, route, shared))
             .collect();
         Http {
             limits: Limits {
@@ -279,7 +298,7 @@ impl World {
         }
     }
 
-    fn route(&mut self, old: &Self, listener: &Arc<str>, route: &plan::Route, upstreams: &[Arc<Upstream>]) -> Route {
+    fn route(&mut self, old: &Self, listener: &Arc<str>, route: &plan::Route, shared: &Shared<'_>) -> Route {
         let action = match &route.action {
             plan::Action::Redirect(r) => Action::Redirect {
                 to: r.to.clone(),
@@ -293,7 +312,7 @@ impl World {
             plan::Action::Forward(forward) => {
                 let mut up_to = 0;
                 let shares = forward.split.iter().filter_map(|(index, weight)| {
-                    let upstream = upstreams.get(*index)?.clone();
+                    let upstream = shared.upstreams.get(*index)?.clone();
                     up_to += u64::from(*weight);
                     let key = [listener.clone(), route.name.clone(), upstream.name.clone()];
                     Some(Share {
@@ -309,6 +328,10 @@ impl World {
                     importance: forward.importance,
                     hedge: forward.hedge,
                     max_body: forward.max_body,
+                    cache: forward
+                        .cache
+                        .as_ref()
+                        .and_then(|used| caches::used(used, shared.caches)),
                 })
             }
         };
@@ -336,6 +359,12 @@ fn is_hedged(plan: &Plan, n: usize) -> bool {
         }
         _ => false,
     })
+}
+
+/// What listeners and routes refer to.
+struct Shared<'a> {
+    upstreams: &'a [Arc<Upstream>],
+    caches: &'a [Arc<Cache>],
 }
 
 /// The connections of an upstream whose fingerprint stays may be used on.

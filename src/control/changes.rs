@@ -61,7 +61,11 @@ fn described(plan: &Plan, route: &crate::config::plan::Route) -> String {
                 .iter()
                 .map(|(i, weight)| (plan.upstreams.get(*i).map(|u| &u.name), weight))
                 .collect();
-            format!("{split:?} {:?} {:?}", forward.timeout, forward.max_body)
+            let cache = forward
+                .cache
+                .as_ref()
+                .map(|used| (plan.caches.get(used.cache).map(|c| &c.name), used));
+            format!("{split:?} {:?} {:?} {cache:?}", forward.timeout, forward.max_body)
         }
         other => format!("{other:?}"),
     };

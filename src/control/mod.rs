@@ -3,6 +3,7 @@
 
 pub mod background;
 pub mod build;
+mod caches;
 pub mod changes;
 mod checks;
 pub mod leaving;
@@ -266,9 +267,11 @@ impl Process {
         if let Some(output) = output {
             self.access.switch(output);
         }
+        let caches = snapshot.caches.clone();
         let before = leaving::present(&self.current.get());
         self.current.publish(snapshot);
         self.status.leaving.part(before, &leaving::present(&self.current.get()));
+        caches.iter().for_each(|kept| kept.cache.store.resize(kept.memory));
         self.crew.tell_all(|| Command::Changed);
         let mut closed = self.sockets.apply(pending, &plan, |name| world.slot(name), &self.crew);
         self.admin.apply(admin);

@@ -26,6 +26,8 @@ pub struct Record {
     pub attempts: u32,
     /// It is a call of gRPC: failures are told in its way.
     pub grpc: bool,
+    /// The client went away before it had its answer.
+    pub gone: bool,
     /// The client is told of them.
     pub tells_attempts: bool,
     finished: bool,
@@ -53,9 +55,27 @@ impl Record {
             status: super::error::CLIENT_GONE,
             attempts: 0,
             grpc: false,
+            gone: false,
             tells_attempts: false,
             finished: false,
             line: logged.then(|| Box::new(subject())),
+        }
+    }
+
+    /// Of a fetch that may outlive the request it is for: counted and logged with that request alone.
+    pub fn apart(worker: &Rc<Worker>, logged: bool) -> Self {
+        let mut apart = Self::begin(worker, logged, Line::default);
+        apart.finished = true;
+        apart
+    }
+
+    /// Takes over what is known of a fetch for this request.
+    pub fn adopt(&mut self, fetch: Self) {
+        self.attempts = fetch.attempts;
+        if let (Some(line), Some(fetched)) = (&mut self.line, fetch.line.as_ref()) {
+            line.endpoint.clone_from(&fetched.endpoint);
+            line.connect = fetched.connect;
+            line.response = fetched.response;
         }
     }
 

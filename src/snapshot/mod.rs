@@ -10,6 +10,9 @@ use bytes::Bytes;
 use http::{HeaderName, StatusCode};
 use ipnet::IpNet;
 
+use crate::cache::Cache;
+use crate::cache::query::Query;
+use crate::cache::storable::Rules;
 use crate::fields::Fields;
 use crate::h1::desync;
 use crate::h1::head::Limits;
@@ -30,6 +33,7 @@ pub struct Snapshot {
     /// As they were when a reload removed them, until their last connection is gone.
     pub removed: Vec<Arc<Listener>>,
     pub upstreams: Vec<Arc<Upstream>>,
+    pub caches: Vec<KeptCache>,
     pub access_log: bool,
 }
 
@@ -127,6 +131,31 @@ pub struct Forward {
     /// A second attempt beside one that takes long.
     pub hedge: Option<After>,
     pub max_body: Option<u64>,
+    pub cache: Option<Arc<Cached>>,
+}
+
+/// A cache with what its settings say of it as a whole.
+#[derive(Debug, Clone)]
+pub struct KeptCache {
+    pub cache: Arc<Cache>,
+    /// Bytes it may take.
+    pub memory: u64,
+    /// Parameters in its keys.
+    pub query: Query,
+}
+
+/// A route's cache and how it is used.
+#[derive(Debug)]
+pub struct Cached {
+    pub cache: Arc<Cache>,
+    pub rules: Rules,
+    /// Parameters in its keys; others are not sent on.
+    pub query: Query,
+    /// Who may purge by the method PURGE; empty: the method means nothing.
+    pub purge_sources: Vec<IpNet>,
+    /// Bytes of a body, and of a head.
+    pub max_entry: u64,
+    pub max_head: usize,
 }
 
 #[derive(Debug)]

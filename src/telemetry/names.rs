@@ -63,6 +63,24 @@ pub const REQUEST_DURATION: Name = name(
     "From a request's head to the last byte of its response.",
 );
 
+pub const CACHE_REQUESTS: Name = name(
+    "evenkeel_cache_requests_total",
+    "Requests by what the cache did: hit, miss, stale, revalidated, bypass, collapsed, error.",
+);
+pub const CACHE_FILLS: Name = name(
+    "evenkeel_cache_fills_total",
+    "Requests to endpoints for what the cache has not, or has to validate.",
+);
+pub const CACHE_FILLS_ACTIVE: Name = name("evenkeel_cache_fills_active", "Fetches that others may join now.");
+pub const CACHE_ENTRIES: Name = name("evenkeel_cache_entries", "Responses stored now.");
+pub const CACHE_BYTES: Name = name(
+    "evenkeel_cache_bytes",
+    "Bytes of what is stored or being fetched: bodies, fields, keys and bookkeeping.",
+);
+pub const CACHE_EVICTIONS: Name = name(
+    "evenkeel_cache_evictions_total",
+    "Responses that had to make room for others.",
+);
 pub const RESPONSES_CUT: Name = name(
     "evenkeel_responses_cut_total",
     "Responses that ended early after their head was passed on, by what ended them.",

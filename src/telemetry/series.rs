@@ -353,6 +353,59 @@ impl UpstreamShard {
     }
 }
 
+/// What a cache did with a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CacheResult {
+    /// Answered from the store.
+    Hit,
+    Miss,
+    /// Answered from the store although it was stale.
+    Stale,
+    /// The endpoint said that what is stored is current.
+    Revalidated,
+    /// The cache had no part in it.
+    Bypass,
+    /// Answered by what was fetched for another.
+    Collapsed,
+    /// Nothing was stored, and no endpoint answered.
+    Error,
+}
+
+impl CacheResult {
+    pub const ALL: [Self; 7] = [
+        Self::Hit,
+        Self::Miss,
+        Self::Stale,
+        Self::Revalidated,
+        Self::Bypass,
+        Self::Collapsed,
+        Self::Error,
+    ];
+
+    /// The value of the metric label `result`, and of `cache` in the access log.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Hit => "hit",
+            Self::Miss => "miss",
+            Self::Stale => "stale",
+            Self::Revalidated => "revalidated",
+            Self::Bypass => "bypass",
+            Self::Collapsed => "collapsed",
+            Self::Error => "error",
+        }
+    }
+}
+
+/// Counters of one cache.
+#[derive(Debug, Default)]
+pub struct CacheShard {
+    /// In the order of [`CacheResult::ALL`].
+    pub results: [LocalCounter; CacheResult::ALL.len()],
+    /// Requests to endpoints for what is to be stored.
+    pub fills: LocalCounter,
+}
+pub type CacheSeries = Sharded<CacheShard>;
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -5,6 +5,7 @@ mod harness;
 
 mod balance;
 mod bulk;
+mod cache;
 mod chaos;
 mod desync;
 mod drain;

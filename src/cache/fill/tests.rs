@@ -8,19 +8,23 @@ fn cx() -> Context<'static> {
     Context::from_waker(Waker::noop())
 }
 
+fn key() -> Key {
+    Key::of(false, "a", b"a", "/k", None).unwrap()
+}
+
 fn setup() -> (Arc<Fills>, Arc<Budget>) {
     (Arc::default(), Arc::new(Budget::new(1000)))
 }
 
 fn lead(fills: &Arc<Fills>, budget: &Arc<Budget>) -> (Lead, Seat) {
-    match fills.join(b"k", budget) {
+    match fills.join(&key(), budget) {
         Joined::Lead(lead, seat) => (lead, seat),
         Joined::Follow(_) => panic!("somebody leads already"),
     }
 }
 
 fn follow(fills: &Arc<Fills>, budget: &Arc<Budget>) -> Seat {
-    match fills.join(b"k", budget) {
+    match fills.join(&key(), budget) {
         Joined::Follow(seat) => seat,
         Joined::Lead(..) => panic!("nobody leads"),
     }
@@ -109,7 +113,7 @@ fn what_is_not_kept_waits_for_the_slowest() {
 fn a_purge_while_it_is_under_way_keeps_it_out() {
     let (fills, budget) = setup();
     let (mut one, seat) = lead(&fills, &budget);
-    fills.purge(b"k");
+    fills.purge(&key());
     assert!(!one.is_storable());
     let (two, _) = lead(&fills, &budget);
     one.release(Reason::Purged);

@@ -1,6 +1,7 @@
 //! From schema to plan: names become indexes, files are read, and what concerns several tables is checked.
 
 mod binds;
+mod caches;
 mod files;
 mod routes;
 
@@ -19,7 +20,7 @@ use crate::tls::{ClientSpec, ServerSpec};
 
 /// The names of one kind of table, and which of them something refers to.
 struct Names<'a> {
-    /// `listener` or `upstream`.
+    /// `listener`, `upstream` or `cache`.
     what: &'static str,
     index: BTreeMap<&'a str, usize>,
     used: Vec<bool>,
@@ -76,7 +77,9 @@ pub fn compile(cx: &Context<'_>, schema: Schema) -> Option<Plan> {
         .iter()
         .filter_map(|listener| compile_listener(cx, listener, &schema, &mut upstreams))
         .collect();
-    let planned_routes = routes::compile(cx, &schema, &mut listeners, &mut upstreams);
+    let mut caches = Names::new("cache", schema.caches.iter().map(|c| &c.name), is_partial);
+    let planned_routes = routes::compile(cx, &schema, &mut listeners, &mut upstreams, &mut caches);
+    let planned_caches = caches::compile(cx, &schema);
     let planned_upstreams: Vec<Upstream> = schema
         .upstreams
         .iter()
@@ -97,6 +100,12 @@ pub fn compile(cx: &Context<'_>, schema: Schema) -> Option<Plan> {
             cx.push(Diagnostic::warning(upstream.name.span, message));
         }
     }
+    for (cache, used) in schema.caches.iter().zip(caches.used) {
+        if !used {
+            let message = format!("nothing uses the cache `{}`", cache.name.value);
+            cx.push(Diagnostic::warning(cache.name.span, message));
+        }
+    }
     Some(Plan {
         server: schema.server,
         admin: schema.admin.map(|admin| admin.value),
@@ -105,6 +114,7 @@ pub fn compile(cx: &Context<'_>, schema: Schema) -> Option<Plan> {
         listeners: planned_listeners,
         routes: planned_routes,
         upstreams: planned_upstreams,
+        caches: planned_caches,
     })
 }
 

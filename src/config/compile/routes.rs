@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::Names;
+use super::{Names, caches};
 use crate::config::diagnostic::{Context, Diagnostic, Span};
 use crate::config::plan::{Action, Forward, Route};
 use crate::config::schema::listener::Serve;
@@ -10,7 +10,13 @@ use crate::config::schema::{Schema, action, route};
 use crate::route::{Matcher, PathMatch, unreachable};
 
 /// The routes of the plan, in the same order; those with errors are left out.
-pub fn compile(cx: &Context<'_>, schema: &Schema, listeners: &mut Names<'_>, upstreams: &mut Names<'_>) -> Vec<Route> {
+pub fn compile(
+    cx: &Context<'_>,
+    schema: &Schema,
+    listeners: &mut Names<'_>,
+    upstreams: &mut Names<'_>,
+    caches: &mut Names<'_>,
+) -> Vec<Route> {
     let names = names(cx, schema);
     let before = cx.errors();
     let mut is_whole = schema.routes.iter().all(|route| route.is_whole);
@@ -22,7 +28,7 @@ pub fn compile(cx: &Context<'_>, schema: &Schema, listeners: &mut Names<'_>, ups
         let action = written
             .action
             .as_ref()
-            .and_then(|action| compile_action(cx, action, upstreams));
+            .and_then(|action| compile_action(cx, schema, action, upstreams, caches));
         let (Some(for_listeners), Some(action)) = (for_listeners, action) else {
             is_whole = false;
             continue;
@@ -112,11 +118,19 @@ fn for_listeners(
     Some(all)
 }
 
-fn compile_action(cx: &Context<'_>, action: &action::Action, upstreams: &mut Names<'_>) -> Option<Action> {
+fn compile_action(
+    cx: &Context<'_>,
+    schema: &Schema,
+    action: &action::Action,
+    upstreams: &mut Names<'_>,
+    caches: &mut Names<'_>,
+) -> Option<Action> {
     Some(match action {
         action::Action::Forward(forward) => {
             let resolve = |(name, weight): &(_, u32)| Some((upstreams.resolve(cx, name), *weight));
             let split: Vec<_> = forward.split.iter().filter_map(resolve).collect();
+            let cache = forward.cache.as_ref();
+            let cache = cache.map(|reference| caches::used(cx, schema, caches, reference));
             Action::Forward(Forward {
                 split: split
                     .into_iter()
@@ -127,6 +141,10 @@ fn compile_action(cx: &Context<'_>, action: &action::Action, upstreams: &mut Nam
                 importance: forward.importance,
                 hedge: forward.hedge,
                 max_body: forward.max_body,
+                cache: match cache {
+                    Some(used) => Some(used?),
+                    None => None,
+                },
             })
         }
         action::Action::Redirect(redirect) => Action::Redirect(redirect.clone()),

@@ -5,6 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode, header};
 
+use super::cache;
 use super::name::{header_fields, reference};
 use crate::base::units::parse_duration;
 use crate::config::defaults;
@@ -30,6 +31,7 @@ pub struct Forward {
     pub max_body: Option<u64>,
     pub importance: Importance,
     pub hedge: Option<After>,
+    pub cache: Option<cache::Reference>,
 }
 
 pub const SPLIT: Shape = Shape {
@@ -76,7 +78,7 @@ pub fn read(fields: &Fields<'_>) -> Option<Action> {
     }
     if fields.present(&["upstream", "split"]).is_empty() && !present.is_empty() {
         fields.refuse(
-            &["timeout", "max_duration", "max_body", "importance", "hedge"],
+            &["timeout", "max_duration", "max_body", "importance", "hedge", "cache"],
             "is for routes with `upstream` or `split`",
         );
     }
@@ -93,6 +95,7 @@ pub fn read(fields: &Fields<'_>) -> Option<Action> {
         importance: importance(fields),
         hedge: hedge(fields),
         max_body: fields.size("max_body", 0..=u64::MAX, ""),
+        cache: fields.get("cache").and_then(|node| cache::used(fields.cx, node)),
     };
     let forward = (!forward.split.is_empty()).then_some(Action::Forward(forward));
     forward

@@ -2,6 +2,7 @@
 
 pub mod action;
 pub mod balance;
+pub mod cache;
 pub mod discovery;
 pub mod health;
 pub mod limits;
@@ -29,6 +30,7 @@ pub struct Schema {
     pub listeners: Vec<listener::Listener>,
     pub routes: Vec<route::Route>,
     pub upstreams: Vec<upstream::Upstream>,
+    pub caches: Vec<cache::Cache>,
     /// Where the first file begins, for what is missing in all of them. `None`: there is no text at all.
     pub start: Option<Span>,
     /// Something could not be read: what seems to be absent may stand there.
@@ -63,6 +65,9 @@ const MORE_SHAPES: &[&Shape] = &[
     &retries::BACKOFF,
     &limits::ADAPTIVE_LIMIT,
     &limits::QUEUE,
+    &cache::CACHE,
+    &cache::KEY,
+    &cache::USE,
 ];
 
 /// Each kind of table with its keys, for completeness checks of documentation.
@@ -94,6 +99,11 @@ pub fn read(cx: &Context<'_>, document: &Document) -> Schema {
             .upstreams
             .iter()
             .filter_map(|(name, node)| upstream::read(cx, name, node))
+            .collect(),
+        caches: document
+            .caches
+            .iter()
+            .filter_map(|(name, node)| cache::read(cx, name, node))
             .collect(),
         start: cx.sources.first().map(|_| Span {
             source: 0,

@@ -47,8 +47,9 @@ pub const ROUTE: Shape = Shape {
         "importance",
         "hedge",
         "max_body",
+        "cache",
     ],
-    later: &["cache"],
+    later: &[],
 };
 
 /// Bound on a compiled path pattern in bytes; ordinary ones take some kilobytes.

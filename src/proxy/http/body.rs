@@ -15,6 +15,7 @@ use tokio::time::Instant;
 
 use super::h1::ClientBody;
 use super::upload::Sending;
+use crate::cache::fill::Seat;
 use crate::endpoint::Active;
 use crate::h1::decode::{Decoder, Step};
 use crate::net::deadline::Deadline;
@@ -73,6 +74,10 @@ impl RequestBody {
 pub enum ResponseBody {
     Empty,
     Full(Bytes),
+    /// What is stored in several pieces.
+    Pieces(Box<Pieces>),
+    /// What is fetched for the cache, as it arrives.
+    Filling(Box<Filling>),
     H1(Box<H1Body>),
     H2(Box<H2Body>),
     /// Any of the others, within a time.
@@ -91,6 +96,8 @@ impl ResponseBody {
                 *self = Self::Empty;
                 Poll::Ready((!bytes.is_empty()).then(|| Ok(Frame::data(bytes))))
             }
+            Self::Pieces(pieces) => Poll::Ready(pieces.0.next().map(|piece| Ok(Frame::data(piece)))),
+            Self::Filling(filling) => filling.poll_frame(cx),
             Self::H1(body) => body.poll_frame(cx),
             Self::H2(body) => body.poll_frame(cx),
             Self::Timed(body) => body.poll_frame(cx),
@@ -110,6 +117,8 @@ impl ResponseBody {
         match self {
             Self::Empty | Self::Upgraded(_) => true,
             Self::Full(bytes) => bytes.is_empty(),
+            Self::Pieces(pieces) => pieces.0.len() == 0,
+            Self::Filling(filling) => filling.0.is_end(),
             Self::H1(body) => body.decoder.is_end(),
             Self::H2(body) => body.incoming.is_end_stream(),
             Self::Timed(timed) => timed.body.is_empty(),
@@ -127,7 +136,7 @@ impl Timed {
     /// Limits what can be limited: neither what has ended nor what has become a tunnel.
     pub fn limit(body: ResponseBody, at: Instant) -> ResponseBody {
         match body {
-            ResponseBody::H1(_) | ResponseBody::H2(_) => {
+            ResponseBody::H1(_) | ResponseBody::H2(_) | ResponseBody::Filling(_) => {
                 let mut deadline = Deadline::default();
                 deadline.set_at(at);
                 ResponseBody::Timed(Box::new(Self { body, deadline }))
@@ -143,6 +152,22 @@ impl Timed {
             return Poll::Ready(Some(Err(late)));
         }
         self.body.poll_frame(cx)
+    }
+}
+
+/// Pieces of a stored body, one after the other.
+pub struct Pieces(pub std::vec::IntoIter<Bytes>);
+
+/// A body that others may read as well.
+pub struct Filling(pub Seat);
+
+impl Filling {
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, ProxyError>>> {
+        let part = ready!(self.0.poll_next(cx));
+        Poll::Ready(part.map(|part| {
+            part.map(Frame::data)
+                .map_err(|_| ProxyError::new(Kind::Reset, "response body: the fetch for the cache broke off"))
+        }))
     }
 }
 

@@ -5,9 +5,13 @@ use std::time::Duration;
 use http::HeaderValue;
 use tokio::time::Instant;
 
+use super::Response;
+use super::request::Work;
 use crate::fields::{Fields, Known};
 use crate::policy::deadline::{grpc_timeout, timeout, to_grpc_timeout, to_timeout};
+use crate::proxy::error::{Kind, ProxyError};
 use crate::snapshot::Http;
+use crate::telemetry::series::Outcome;
 
 /// What a client asked for.
 pub struct Given<'a> {
@@ -46,6 +50,29 @@ impl<'a> Given<'a> {
                 fields.remove_named(name.as_str().as_bytes());
                 fields.append_named(name, &value);
             }
+        }
+    }
+}
+
+/// The failure of a request that had this long.
+pub fn late(timeout: Duration) -> ProxyError {
+    ProxyError::new(Kind::Deadline, format!("no response within {timeout:?}"))
+}
+
+/// What `answering` gives, within the time there is for it.
+pub async fn within(
+    work: &Work<'_>,
+    answering: impl Future<Output = Result<Response, ProxyError>>,
+) -> Result<Response, ProxyError> {
+    let Some(deadline) = work.deadline else {
+        return answering.await;
+    };
+    let mut answering = std::pin::pin!(answering);
+    match tokio::time::timeout_at(deadline, answering.as_mut()).await {
+        Ok(answered) => answered,
+        Err(_) => {
+            work.cut.set(Outcome::Deadline);
+            Err(late(work.timeout))
         }
     }
 }

@@ -3,6 +3,7 @@
 pub mod admit;
 pub mod attempt;
 pub mod body;
+pub mod cache;
 pub mod deadline;
 pub mod forward;
 mod hold;
@@ -15,6 +16,7 @@ pub mod retry;
 pub mod upload;
 
 use std::rc::Rc;
+use std::sync::Arc;
 
 use http::{HeaderValue, Method, StatusCode, Version};
 
@@ -25,6 +27,7 @@ use crate::snapshot::{Http, Listener};
 use body::{RequestBody, ResponseBody};
 
 /// A connection as its requests see it.
+#[derive(Clone)]
 pub struct Downstream {
     pub worker: Rc<Worker>,
     pub peer: Peer,
@@ -38,7 +41,7 @@ pub struct Downstream {
 /// What a request is handled with.
 pub struct Scope<'a> {
     pub down: &'a Downstream,
-    pub listener: &'a Listener,
+    pub listener: &'a Arc<Listener>,
     pub http: &'a Http,
     /// Takes 1xx responses; HTTP/1.1 alone.
     pub informational: Option<&'a Inform<'a>>,

@@ -1,5 +1,6 @@
 //! The life of a request: one path, one route, one action; attempts until one endpoint answers.
 
+use std::borrow::Cow;
 use std::cell::Cell;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,7 +11,8 @@ use tokio::time::Instant;
 use super::admit;
 use super::attempt::{Outgoing, attempt};
 use super::body::Timed;
-use super::deadline::Given;
+use super::cache;
+use super::deadline::{Given, late, within};
 use super::forward::{set_forwarding, strip_hop_by_hop};
 use super::hedge::{self, race};
 use super::respond;
@@ -57,6 +59,7 @@ pub async fn handle(scope: &Scope<'_>, request: Request, record: &mut Record) ->
                 let seconds = seconds.format(admit::COME_BACK.as_secs());
                 response.fields.append_text("retry-after", seconds.as_bytes());
             }
+            record.gone = e.kind == Kind::ClientGone;
             record.failed(e.to_string());
             response
         }
@@ -142,8 +145,17 @@ async fn act(scope: &Scope<'_>, mut request: Request, record: &mut Record) -> Re
         }
     };
     let (upstream, key) = choose(scope, forward, &place, record)?;
+    let cached = forward.cache.as_ref();
+    // What is in no key is not sent on.
+    let all = query;
+    let shortened = match cached {
+        Some(cached) if cache::reads(&request.method) => query.and_then(|query| cached.query.kept(query)),
+        _ => query.map(Cow::Borrowed),
+    };
+    let query = shortened.as_deref();
+    let stored_by = cached.and_then(|_| cache::key_of(scope, fields, &host, &path.forward, query));
     // Sent as it came, unless the path had to be brought into another form.
-    if path.forward != raw {
+    if path.forward != raw || query.map(str::len) != all.map(str::len) {
         request.target = Target::own(match query {
             None => path.forward.into_owned(),
             Some(query) => format!("{}?{query}", path.forward),
@@ -155,7 +167,6 @@ async fn act(scope: &Scope<'_>, mut request: Request, record: &mut Record) -> Re
         (Some(timeout), Some(given)) => Some(timeout.min(given.timeout)),
         (timeout, given) => timeout.or(given.as_ref().map(|given| given.timeout)),
     };
-    let late = |timeout| ProxyError::new(Kind::Deadline, format!("no response within {timeout:?}"));
     if let Some(Duration::ZERO) = timeout {
         return Err(late(Duration::ZERO));
     }
@@ -166,43 +177,46 @@ async fn act(scope: &Scope<'_>, mut request: Request, record: &mut Record) -> Re
         importance: forward.importance,
         hedge: forward.hedge.and_then(|after| hedge::delay(after, upstream)),
         deadline: timeout.map(|timeout| record.started + timeout),
+        timeout: timeout.unwrap_or_default(),
         given,
         cut: Cell::new(Outcome::Cancelled),
     };
-    let mut response = match work.deadline {
-        None => send(scope, &work, request, record).await?,
-        Some(deadline) => {
-            let mut sending = std::pin::pin!(send(scope, &work, request, record));
-            match tokio::time::timeout_at(deadline, sending.as_mut()).await {
-                Ok(answered) => answered?,
-                Err(_) => {
-                    work.cut.set(Outcome::Deadline);
-                    return Err(late(timeout.unwrap_or_default()));
-                }
-            }
+    let Some(cached) = cached else {
+        let mut response = within(&work, send(scope, &work, request, record)).await?;
+        if let Some(longest) = forward.max_duration {
+            response.body = Timed::limit(response.body, record.started + longest);
         }
+        return Ok(response);
+    };
+    let started = record.started;
+    let mut response = match cache::look_up(scope, &work, cached, stored_by, request, record) {
+        Ok(response) => return Ok(response),
+        // In a box: a hit needs no room for it.
+        Err(asked) => Box::pin(within(&work, cache::answer(scope, &work, cached, asked, record))).await?,
     };
     if let Some(longest) = forward.max_duration {
-        response.body = Timed::limit(response.body, record.started + longest);
+        response.body = Timed::limit(response.body, started + longest);
     }
     Ok(response)
 }
 
 /// What is to be done for a request that is forwarded.
-struct Work<'a> {
-    upstream: &'a Upstream,
+pub struct Work<'a> {
+    pub upstream: &'a Arc<Upstream>,
     /// The hash that binds it to an endpoint.
-    key: Option<u64>,
-    max_body: Option<u64>,
-    importance: Importance,
+    pub key: Option<u64>,
+    pub max_body: Option<u64>,
+    pub importance: Importance,
     /// After so long a second attempt is made beside the first.
-    hedge: Option<Duration>,
+    pub hedge: Option<Duration>,
     /// For the response's head.
-    deadline: Option<Instant>,
+    pub deadline: Option<Instant>,
+    /// How long that was from the request's start.
+    pub timeout: Duration,
     /// What the client said of it.
-    given: Option<Given<'a>>,
+    pub given: Option<Given<'a>>,
     /// What an attempt counts as that is given up: unless something else is known, the client went away.
-    cut: Cell<Outcome>,
+    pub cut: Cell<Outcome>,
 }
 
 /// The upstream this request falls to, and the hash that binds it to an endpoint.
@@ -211,7 +225,7 @@ fn choose<'a>(
     forward: &'a Forward,
     place: &KeyParts<'_>,
     record: &mut Record,
-) -> Result<(&'a Upstream, Option<u64>), ProxyError> {
+) -> Result<(&'a Arc<Upstream>, Option<u64>), ProxyError> {
     let roll = match forward.split.len() {
         1 => 0,
         _ => scope.down.worker.rng.borrow_mut().below(forward.total()),
@@ -230,7 +244,7 @@ fn choose<'a>(
 }
 
 /// Attempts until one endpoint answers, none is left, or the failure is not theirs.
-async fn send(
+pub async fn send(
     scope: &Scope<'_>,
     work: &Work<'_>,
     request: Request,

@@ -45,6 +45,8 @@ pub struct Line {
     pub response: Option<Duration>,
     /// Why it failed.
     pub error: Option<Cow<'static, str>>,
+    /// What the cache did.
+    pub cache: Option<&'static str>,
     /// Class and reason of a request that is not compliant.
     pub desync: Option<(&'static str, &'static str)>,
     pub user_agent: Option<String>,
@@ -72,6 +74,7 @@ impl Default for Line {
             connect: None,
             response: None,
             error: None,
+            cache: None,
             desync: None,
             user_agent: None,
         }

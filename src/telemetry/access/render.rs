@@ -65,6 +65,8 @@ struct Json<'a> {
     response_seconds: Option<f64>,
     error: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    cache: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     desync: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     desync_reason: Option<&'a str>,
@@ -94,6 +96,7 @@ fn json(line: &Line, out: &mut Vec<u8>) -> io::Result<()> {
         connect_seconds: line.connect.map(seconds),
         response_seconds: line.response.map(seconds),
         error: line.error.as_deref(),
+        cache: line.cache,
         desync: line.desync.map(|(class, _)| class),
         desync_reason: line.desync.map(|(_, reason)| reason),
         user_agent: line.user_agent.as_deref(),
@@ -138,6 +141,9 @@ fn text(line: &Line, out: &mut Vec<u8>) -> io::Result<()> {
     }
     if let Some(error) = &line.error {
         write!(out, " error=\"{}\"", Quoted(error))?;
+    }
+    if let Some(cache) = line.cache {
+        write!(out, " cache={cache}")?;
     }
     if let Some((class, reason)) = line.desync {
         write!(out, " desync={class} desync_reason={reason}")?;

@@ -9,6 +9,7 @@ mod send;
 mod wire;
 
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
@@ -270,7 +271,7 @@ async fn refuse(conn: &Rc<Conn>, listener: &Listener, http: &Http, logged: bool,
 /// One request and its response. Tells when it was answered; `None`: the connection is at its end.
 async fn exchange(
     conn: &Rc<Conn>,
-    listener: &Listener,
+    listener: &Arc<Listener>,
     http: &Http,
     logged: bool,
     head: RequestHead,
@@ -321,7 +322,7 @@ async fn exchange(
         })
         .await
     };
-    let mut response = answered.filter(|r| r.status != crate::proxy::error::CLIENT_GONE)?;
+    let mut response = answered.filter(|_| !record.gone)?;
     let mut form = Form {
         version,
         is_head: method == Method::HEAD,

@@ -1,0 +1,149 @@
+//! `POST /api/v1/purge`: forgets stored responses, or makes them stale, by URL, prefix, group, or all.
+
+use std::time::Duration;
+
+use http::{Request, StatusCode};
+use http_body_util::{BodyExt, Limited};
+use hyper::body::Incoming;
+use serde::Deserialize;
+use tokio::time::Instant;
+
+use super::respond::{Response, error, json};
+use crate::cache::key::Key;
+use crate::cache::query::Query;
+use crate::control::Operator;
+use crate::snapshot::KeptCache;
+
+/// A request names some thousand URLs at most.
+const MAX_BODY: usize = 1 << 20;
+const BODY_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// What is asked for. Everything that is named is purged.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Purge {
+    /// Default: every cache.
+    cache: Option<String>,
+    url: Names,
+    prefix: Names,
+    tag: Names,
+    all: bool,
+    /// Stale, not gone.
+    soft: bool,
+    /// Only count.
+    dry_run: bool,
+}
+
+/// One or a list.
+#[derive(Debug, Default, Deserialize)]
+#[serde(untagged)]
+enum Names {
+    #[default]
+    None,
+    One(String),
+    Many(Vec<String>),
+}
+
+impl Names {
+    fn list(&self) -> &[String] {
+        match self {
+            Self::None => &[],
+            Self::One(name) => std::slice::from_ref(name),
+            Self::Many(names) => names,
+        }
+    }
+}
+
+pub async fn answer(operator: &Operator, request: Request<Incoming>) -> Response {
+    let body = Limited::new(request.into_body(), MAX_BODY).collect();
+    let body = match tokio::time::timeout(BODY_TIMEOUT, body).await {
+        Ok(Ok(body)) => body.to_bytes(),
+        Ok(Err(_)) => {
+            return error(
+                StatusCode::BAD_REQUEST,
+                "the body cannot be read, or is larger than 1 MiB",
+            );
+        }
+        Err(_) => return error(StatusCode::REQUEST_TIMEOUT, "the body does not come in time"),
+    };
+    let purge: Purge = match serde_json::from_slice(&body) {
+        Ok(purge) => purge,
+        Err(e) => return error(StatusCode::BAD_REQUEST, &e.to_string()),
+    };
+    let named = [&purge.url, &purge.prefix, &purge.tag]
+        .iter()
+        .any(|names| !names.list().is_empty());
+    if !named && !purge.all {
+        return error(
+            StatusCode::BAD_REQUEST,
+            "name a `url`, a `prefix` or a `tag`, or say `all`",
+        );
+    }
+    let snapshot = operator.current.get();
+    let named = |kept: &&KeptCache| purge.cache.as_ref().is_none_or(|name| **name == *kept.cache.name);
+    let caches: Vec<KeptCache> = snapshot.caches.iter().filter(named).cloned().collect();
+    if caches.is_empty() {
+        return error(StatusCode::NOT_FOUND, "there is no such cache");
+    }
+    let wrong = |url: &&String| Key::of_url(url, &Query::All).is_none();
+    if let Some(url) = purge.url.list().iter().find(wrong) {
+        return error(StatusCode::BAD_REQUEST, &format!("`{url}` is not an http or https URL"));
+    }
+    // Prefixes look at every key: not on the thread that answers health checks.
+    let (dry_run, soft) = (purge.dry_run, purge.soft);
+    let done = tokio::task::spawn_blocking(move || {
+        let counts = caches
+            .iter()
+            .map(|kept| (kept.cache.name.to_string(), apply(kept, &purge)));
+        counts.collect::<serde_json::Map<String, serde_json::Value>>()
+    });
+    match done.await {
+        Ok(counts) => {
+            let total: u64 = counts.values().filter_map(serde_json::Value::as_u64).sum();
+            tracing::info!(entries = total, soft, dry_run, "purged");
+            json(
+                StatusCode::OK,
+                &serde_json::json!({ "entries": total, "caches": counts, "soft": soft, "dry_run": dry_run }),
+            )
+        }
+        Err(e) => error(StatusCode::INTERNAL_SERVER_ERROR, &e.to_string()),
+    }
+}
+
+/// How many entries were meant.
+fn apply(kept: &KeptCache, purge: &Purge) -> serde_json::Value {
+    let cache = &kept.cache;
+    let now = cache.clock(Instant::now());
+    let store = &cache.store;
+    let mut count = 0;
+    for key in purge.url.list().iter().filter_map(|url| Key::of_url(url, &kept.query)) {
+        let there = match purge.dry_run {
+            true => store.contains(&key),
+            false => cache.purge(&key, purge.soft, now),
+        };
+        count += usize::from(there);
+    }
+    for tag in purge.tag.list() {
+        count += match purge.dry_run {
+            true => store.tags.count(tag.as_bytes()),
+            false => store.purge_tag(tag.as_bytes(), purge.soft, now),
+        };
+    }
+    for prefix in purge.prefix.list() {
+        if !purge.dry_run {
+            cache.fills.purge_prefix(prefix.as_bytes());
+        }
+        count += store.purge_prefix(prefix.as_bytes(), purge.soft, now, purge.dry_run);
+    }
+    if purge.all {
+        count += store.len();
+        if !purge.dry_run {
+            store.purge_all(purge.soft, now);
+            // Out of reach already: this gives the memory back.
+            if !purge.soft {
+                store.clear();
+            }
+        }
+    }
+    count.into()
+}

@@ -1,0 +1,66 @@
+//! Caches: their sizes, and how each route uses one.
+
+use super::Names;
+use crate::cache::store::largest;
+use crate::config::defaults;
+use crate::config::diagnostic::{Context, Diagnostic};
+use crate::config::plan::{Cache, CacheUse};
+use crate::config::schema::Schema;
+use crate::config::schema::cache::{Reference, Usage};
+
+pub fn compile(cx: &Context<'_>, schema: &Schema) -> Vec<Cache> {
+    let mut planned = Vec::new();
+    for cache in &schema.caches {
+        let Some(memory) = cache.memory else { continue };
+        check_entry(cx, &cache.usage, memory);
+        planned.push(Cache {
+            name: cache.name.value.as_str().into(),
+            memory,
+            query: cache.query.clone(),
+        });
+    }
+    planned
+}
+
+/// How a route uses a cache; `None` when that was wrong.
+pub fn used(cx: &Context<'_>, schema: &Schema, caches: &mut Names<'_>, reference: &Reference) -> Option<CacheUse> {
+    let index = caches.resolve(cx, &reference.name)?;
+    let cache = schema.caches.get(index)?;
+    let memory = cache.memory?;
+    check_entry(cx, &reference.usage, memory);
+    let (own, shared) = (&reference.usage, &cache.usage);
+    let max_entry = own.max_entry.as_ref().or(shared.max_entry.as_ref());
+    let targets = own.targets.as_ref().or(shared.targets.as_ref());
+    Some(CacheUse {
+        cache: index,
+        query: cache.query.clone(),
+        apart: cache.apart.clone(),
+        purge_sources: cache.purge_sources.clone(),
+        max_entry: max_entry.map_or(largest(memory), |found| found.value),
+        heuristic: own.heuristic.or(shared.heuristic).unwrap_or(defaults::CACHE_HEURISTIC),
+        stale_if_error: own
+            .stale_if_error
+            .or(shared.stale_if_error)
+            .unwrap_or(defaults::CACHE_STALE_IF_ERROR),
+        stale_while_revalidate: own
+            .stale_while_revalidate
+            .or(shared.stale_while_revalidate)
+            .unwrap_or_default(),
+        set_cookie: own.set_cookie.or(shared.set_cookie).unwrap_or(false),
+        targets: match targets {
+            Some(names) => names.clone(),
+            None => defaults::cache_targets(),
+        },
+    })
+}
+
+/// What is larger than its share would push everything else out.
+fn check_entry(cx: &Context<'_>, usage: &Usage, memory: u64) {
+    if let Some(written) = &usage.max_entry
+        && written.value > largest(memory)
+    {
+        let message = "`max_entry` is larger than a sixteenth of the cache's `memory`";
+        let error = Diagnostic::error(written.span, message);
+        cx.push(error.help("a cache of few large entries pushes each out by the next: raise `memory`"));
+    }
+}

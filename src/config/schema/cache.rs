@@ -1,0 +1,149 @@
+//! `[caches.NAME]`, and `cache` of a route: its name, or a table with what is different there.
+
+use std::time::Duration;
+
+use http::HeaderName;
+use ipnet::IpNet;
+
+use super::name::{check_name, networks, reference};
+use crate::cache::query::Query;
+use crate::config::diagnostic::{At, Context, Diagnostic};
+use crate::config::reader::{Fields, Shape, parsed, text};
+use crate::config::value::{Node, Value};
+
+#[derive(Debug)]
+pub struct Cache {
+    pub name: At<String>,
+    /// Bytes; `None`: missing or wrong, which was reported.
+    pub memory: Option<u64>,
+    pub purge_sources: Vec<IpNet>,
+    pub query: Query,
+    /// Fields of requests that responses are told apart by.
+    pub apart: Vec<HeaderName>,
+    pub usage: Usage,
+}
+
+/// `cache` of a route.
+#[derive(Debug)]
+pub struct Reference {
+    pub name: At<String>,
+    pub usage: Usage,
+}
+
+/// How a cache is used: what is not written is the cache's, then the default.
+#[derive(Debug, Clone, Default)]
+pub struct Usage {
+    pub max_entry: Option<At<u64>>,
+    pub heuristic: Option<Duration>,
+    pub stale_if_error: Option<Duration>,
+    pub stale_while_revalidate: Option<Duration>,
+    pub set_cookie: Option<bool>,
+    pub targets: Option<Vec<HeaderName>>,
+}
+
+pub const CACHE: Shape = Shape {
+    what: "a cache",
+    keys: &[
+        "memory",
+        "key",
+        "purge_sources",
+        "max_entry",
+        "heuristic",
+        "stale_if_error",
+        "stale_while_revalidate",
+        "set_cookie",
+        "targets",
+    ],
+    later: &["disk", "redis"],
+};
+pub const KEY: Shape = Shape {
+    what: "`key`",
+    keys: &["headers", "query", "without_query"],
+    later: &["cookies"],
+};
+pub const USE: Shape = Shape {
+    what: "`cache`",
+    keys: &[
+        "name",
+        "max_entry",
+        "heuristic",
+        "stale_if_error",
+        "stale_while_revalidate",
+        "set_cookie",
+        "targets",
+    ],
+    later: &[],
+};
+
+/// Less holds next to nothing.
+const LEAST_MEMORY: u64 = 1 << 20;
+
+pub fn read(cx: &Context<'_>, name: &At<String>, node: &Node) -> Option<Cache> {
+    check_name(cx, name);
+    let fields = Fields::of(cx, node, &CACHE)?;
+    fields.require("memory")?;
+    let key = fields.get("key").and_then(|node| Fields::of(cx, node, &KEY));
+    Some(Cache {
+        query: key.as_ref().map(query).unwrap_or_default(),
+        apart: key.as_ref().and_then(|key| names(key, "headers")).unwrap_or_default(),
+        name: name.clone(),
+        memory: fields.size("memory", LEAST_MEMORY..=u64::MAX / 2, "at least 1MiB"),
+        purge_sources: networks(&fields, "purge_sources"),
+        usage: usage(&fields),
+    })
+}
+
+/// A name, or a table with one.
+pub fn used(cx: &Context<'_>, node: &Node) -> Option<Reference> {
+    let Value::Table(table) = &node.value else {
+        return Some(Reference {
+            name: reference(cx, node)?,
+            usage: Usage::default(),
+        });
+    };
+    let fields = Fields::new(cx, table, node.span, &USE);
+    let name = reference(cx, fields.require("name")?);
+    let usage = usage(&fields);
+    Some(Reference { name: name?, usage })
+}
+
+fn query(key: &Fields<'_>) -> Query {
+    let present = key.present(&["query", "without_query"]);
+    if let [first, second, ..] = present.as_slice() {
+        let error = Diagnostic::error(second.span, "`query` and `without_query` exclude each other");
+        key.cx.push(error.related(first.span, "already said here"));
+    }
+    let list = |name: &str| {
+        let read = |node| text(key.cx, node).map(|found| found.value.to_owned());
+        key.list(name, "a list of names of parameters", read)
+            .map(|found| found.value.into())
+    };
+    let (only, without) = (list("query"), list("without_query"));
+    only.map(Query::Only)
+        .or(without.map(Query::Without))
+        .unwrap_or_default()
+}
+
+fn names(fields: &Fields<'_>, key: &str) -> Option<Vec<HeaderName>> {
+    let name = |node: &Node| {
+        let read = |text: &str| HeaderName::try_from(text).map_err(|_| format!("`{text}` is not the name of a header"));
+        parsed(fields.cx, node, "expected the name of a header", read).map(|found| found.value)
+    };
+    fields
+        .list(key, "a list of header names", name)
+        .map(|found| found.value)
+}
+
+fn usage(fields: &Fields<'_>) -> Usage {
+    let span = fields.get("max_entry").map_or(fields.span, |node| node.span);
+    Usage {
+        max_entry: fields
+            .size("max_entry", 1..=u64::MAX / 2, "at least 1B")
+            .map(|value| At { value, span }),
+        heuristic: fields.optional_duration("heuristic", Duration::ZERO),
+        stale_if_error: fields.optional_duration("stale_if_error", Duration::ZERO),
+        stale_while_revalidate: fields.optional_duration("stale_while_revalidate", Duration::ZERO),
+        set_cookie: fields.flag("set_cookie"),
+        targets: names(fields, "targets"),
+    }
+}

@@ -1,0 +1,245 @@
+//! From an endpoint's response to what is stored: its head judged, its body read for everybody who waits.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::Method;
+use tokio::time::Instant;
+
+use super::wall;
+use crate::cache::conditional;
+use crate::cache::directives::ForRequest;
+use crate::cache::entry::{Body, Entry, Meta};
+use crate::cache::fill::{Fills, Lead, Opening};
+use crate::cache::freshness::Moment;
+use crate::cache::head::Head;
+use crate::cache::key::Key;
+use crate::cache::range::{self, Span};
+use crate::cache::reason::Reason;
+use crate::cache::storable::{self, Stored as Storable};
+use crate::fields::{Fields, Known};
+use crate::proxy::http::Response;
+use crate::proxy::http::body::{Filling, ResponseBody};
+use crate::snapshot::Cached;
+
+/// A range, and the length of the whole it is of.
+type Ranged = (Span, u64);
+
+/// What of a request decides how its response is stored.
+pub struct Wanted {
+    pub method: Method,
+    pub cc: ForRequest,
+    pub authorized: bool,
+    pub fields: Fields,
+    pub key: Key,
+    /// Purges so far.
+    pub stamp: u64,
+}
+
+pub fn moment(cached: &Cached, begun: Instant) -> Moment {
+    let now = Instant::now();
+    Moment {
+        clock: cached.cache.clock(now),
+        wall: wall(),
+        delay: (now - begun).as_millis() as i64,
+    }
+}
+
+/// The stored response with the fields of one that says it is current.
+pub fn renewed(
+    cached: &Cached,
+    wanted: &Wanted,
+    entry: &Entry,
+    newer: &Fields,
+    at: Moment,
+) -> Result<(Arc<Entry>, Key), Reason> {
+    let mut newer = newer.clone();
+    if !cached.rules.set_cookie {
+        newer.remove(Known::SetCookie);
+    }
+    let merged = conditional::merge(&entry.meta.head.fields(), &newer);
+    let (meta, _, place) = meta(cached, wanted, entry.meta.status, &merged, at)?;
+    Ok((Arc::new(entry.with(meta)), place))
+}
+
+/// Takes over what a response to HEAD says of what is stored.
+pub fn update(
+    cached: &Cached,
+    wanted: &Wanted,
+    entry: &Arc<Entry>,
+    head: &Response,
+    begun: Instant,
+) -> Option<Arc<Entry>> {
+    let at = moment(cached, begun);
+    let stored = entry.meta.head.fields();
+    let same = head.status.as_u16() == entry.meta.status;
+    if same && conditional::is_same(&stored, entry.body.length(), &head.fields) {
+        let (entry, place) = renewed(cached, wanted, entry, &head.fields, at).ok()?;
+        cached.cache.store.insert(&place, entry.clone());
+        return Some(entry);
+    }
+    if same {
+        cached.cache.purge(&wanted.key, true, at.clock);
+    }
+    None
+}
+
+/// What is known of a response with these fields, and where it belongs.
+fn meta(
+    cached: &Cached,
+    wanted: &Wanted,
+    status: u16,
+    fields: &Fields,
+    at: Moment,
+) -> Result<(Meta, Storable, Key), Reason> {
+    let asked = storable::Asked {
+        method: &wanted.method,
+        cc: wanted.cc,
+        authorized: wanted.authorized,
+    };
+    let stored = storable::judge(&asked, status, fields, at, &cached.rules)?;
+    let date = httpdate::fmt_http_date(std::time::SystemTime::now());
+    let head = Head::store(fields, &stored.without, cached.rules.set_cookie, &date, cached.max_head);
+    let head = head.ok_or(Reason::HeadTooLarge)?;
+    let store = &cached.cache.store;
+    let mut place = wanted.key.clone();
+    store
+        .place(&mut place, &stored.vary, &wanted.fields)
+        .ok_or(Reason::VaryTooMany)?;
+    let meta = Meta {
+        status,
+        freshness: stored.freshness,
+        stamp: wanted.stamp,
+        tags: store.tags.of(fields, at.clock),
+        head,
+    };
+    Ok((meta, stored, place))
+}
+
+/// What is opened for everybody who waits.
+pub fn opening(
+    cached: &Cached,
+    wanted: &Wanted,
+    response: &Response,
+    at: Moment,
+) -> Result<(Opening, Key, Option<Ranged>), Reason> {
+    let wire_status = response.status.as_u16();
+    let (status, part) = match wire_status {
+        206 => {
+            let told = response
+                .fields
+                .get(Known::ContentRange)
+                .and_then(range::read_content_range);
+            let (span, length) = told.ok_or(Reason::PartUnusable)?;
+            if response.length.is_some_and(|n| n != span.1 - span.0 + 1) {
+                return Err(Reason::PartUnusable);
+            }
+            (200, Some((span, length)))
+        }
+        status => (status, None),
+    };
+    if response.length.is_some_and(|n| n > cached.max_entry) {
+        return Err(Reason::TooLarge);
+    }
+    let (meta, stored, place) = match part {
+        None => meta(cached, wanted, status, &response.fields, at)?,
+        Some(_) => {
+            let mut fields = response.fields.clone();
+            fields.remove(Known::ContentRange);
+            meta(cached, wanted, status, &fields, at)?
+        }
+    };
+    let opening = Opening {
+        meta,
+        wire_status,
+        length: response.length,
+        vary: stored.vary,
+        key: place.text.as_slice().into(),
+    };
+    Ok((opening, place, part))
+}
+
+/// A body that is stored while one client reads it.
+pub fn share(cached: &Arc<Cached>, opening: Opening, place: Key, body: ResponseBody) -> ResponseBody {
+    if body.is_empty() {
+        let entry = Entry {
+            meta: opening.meta,
+            body: Body::of(Vec::new()),
+        };
+        cached.cache.store.insert(&place, Arc::new(entry));
+        return body;
+    }
+    let (mut lead, seat) = Fills::alone(cached.cache.store.under_way());
+    let cached = cached.clone();
+    tokio::task::spawn_local(async move { pump(&cached, &opening, place, None, body, &mut lead).await });
+    ResponseBody::Filling(Box::new(Filling(seat)))
+}
+
+/// Reads the body for everybody, and stores it.
+pub async fn pump(
+    cached: &Cached,
+    opening: &Opening,
+    place: Key,
+    part: Option<Ranged>,
+    mut body: ResponseBody,
+    lead: &mut Lead,
+) {
+    let mut kept = true;
+    let mut total = 0u64;
+    loop {
+        std::future::poll_fn(|cx| lead.poll_room(cx)).await;
+        if !kept && lead.watchers() == 0 {
+            return;
+        }
+        match std::future::poll_fn(|cx| body.poll_frame(cx)).await {
+            Some(Ok(frame)) => {
+                let data = frame.data_ref().map_or(&[][..], Bytes::as_ref);
+                if data.is_empty() {
+                    continue;
+                }
+                total += data.len() as u64;
+                let fits = lead.push(data) && total <= cached.max_entry;
+                if kept && !fits {
+                    kept = false;
+                    lead.forgo();
+                }
+            }
+            // Whoever reads sees it broken, by the lead's end.
+            Some(Err(_)) => return,
+            None => break,
+        }
+    }
+    let Some(pieces) = lead.end() else { return };
+    let body = match part {
+        Some((span, length)) if total == span.1 - span.0 + 1 => Body::part(span, length, pieces),
+        None if opening.length.is_none_or(|n| n == total) => Body::of(pieces),
+        _ => return,
+    };
+    let meta = opening.meta.clone();
+    let store = &cached.cache.store;
+    let entry = match part {
+        Some(_) => joined(cached, &place, meta, body),
+        None => Entry { meta, body },
+    };
+    store.insert(&place, Arc::new(entry));
+    lead.unlist();
+}
+
+/// A part with those that were stored before, where all say that they are of the same (RFC 9111 section 3.4).
+fn joined(cached: &Cached, place: &Key, meta: Meta, body: Body) -> Entry {
+    let before = cached.cache.store.peek(place);
+    let fields = meta.head.fields();
+    let tag = conditional::strong_tag(&fields);
+    let both = before.filter(|before| {
+        let stored = before.meta.head.fields();
+        tag.is_some() && conditional::strong_tag(&stored) == tag
+    });
+    let whole = both.and_then(|before| match before.body.is_whole() {
+        true => Some(before.body.clone()),
+        false => before.body.joined(&body),
+    });
+    Entry {
+        meta,
+        body: whole.unwrap_or(body),
+    }
+}
