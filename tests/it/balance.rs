@@ -110,7 +110,7 @@ fn maglev_keeps_a_key_at_its_endpoint() {
 fn backups_wait_for_their_hour() {
     let (main, backup) = (Origin::named("main"), Origin::named("backup"));
     let text = config(
-        "[upstreams.u.health]\ntcp = true\ninterval = \"50ms\"\nrise = 1\nfall = 1",
+        "[upstreams.u.health]\ntcp = true\ninterval = \"250ms\"\nrise = 1\nfall = 1",
         &[],
     )
     .replace(
@@ -138,7 +138,7 @@ fn checks_take_endpoints_out_and_back_in() {
         _ => reply(stream, 200, "shaky"),
     });
     let steady = Origin::named("steady");
-    let health = "[upstreams.u.health]\nhttp = \"/health\"\ninterval = \"50ms\"\nrise = 2\nfall = 2";
+    let health = "[upstreams.u.health]\nhttp = \"/health\"\ninterval = \"250ms\"\nrise = 2\nfall = 2";
     let proxy = Proxy::start(&config(health, &[shaky.addr, steady.addr]));
     let up = format!("evenkeel_endpoint_up{{upstream=\"u\",endpoint=\"{}\"}}", shaky.addr);
     eventually("both up", || proxy.metric("evenkeel_endpoint_up{upstream=\"u\"") == 2.0);
@@ -156,7 +156,7 @@ fn checks_take_endpoints_out_and_back_in() {
 
 #[test]
 fn when_all_are_down_503_comes_at_once() {
-    let health = "[upstreams.u.health]\ntcp = true\ninterval = \"50ms\"\nfall = 1";
+    let health = "[upstreams.u.health]\ntcp = true\ninterval = \"250ms\"\nfall = 1";
     let proxy = Proxy::start(&config(health, &[Origin::nobody(), Origin::nobody()]));
     eventually("both down", || proxy.count("endpoint down") == 2);
     let reply = get(proxy.addr("web"), "/");
