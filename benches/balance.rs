@@ -2,23 +2,28 @@
 
 use std::net::Ipv4Addr;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use divan::Bencher;
-use evenkeel::balance::{Candidate, Cursor, HashKey, KeyParts, PickContext, Spec, build as build_balancer};
+use evenkeel::balance::{
+    Candidate, HashKey, Hashing, KeyParts, MaxLoad, Memory, PickContext, Spec, UNIT, build as build_balancer,
+};
 use evenkeel::base::rng::Rng;
+use evenkeel::endpoint::latency::Sample;
 use evenkeel::endpoint::{Active, Health, State};
 use evenkeel::fields::{Fields, Known};
 use evenkeel::net::addr::{DialAddr, EndpointAddr};
+use evenkeel::telemetry::shard::WorkerId;
 use http::{HeaderName, HeaderValue};
 
-const ENDPOINTS: [usize; 3] = [3, 100, 10_000];
+const ENDPOINTS: [usize; 5] = [1, 10, 100, 1_000, 10_000];
 
 fn main() {
     divan::main();
 }
 
 /// Weights from 1 to `heaviest` in turn.
-fn candidates(count: usize, heaviest: u16) -> Vec<Candidate> {
+fn candidates(count: usize, heaviest: u32) -> Vec<Candidate> {
     (0..count as u32)
         .map(|id| Candidate {
             endpoint: Arc::new(State::new(
@@ -28,24 +33,63 @@ fn candidates(count: usize, heaviest: u16) -> Vec<Candidate> {
                 Health::Up,
                 1,
             )),
-            weight: 1 + (id % u32::from(heaviest)) as u16,
+            weight: (1 + id % heaviest) * UNIT,
         })
         .collect()
 }
 
-fn maglev() -> Spec {
-    Spec::Maglev {
-        hash: HashKey::SourceIp,
+fn spec(name: &str) -> Spec {
+    let hashing = |max_load| Hashing {
+        key: HashKey::SourceIp,
+        max_load,
+    };
+    match name {
+        "round_robin" => Spec::RoundRobin,
+        "random" => Spec::Random,
+        "least_connections" => Spec::LeastConnections,
+        "p2c" => Spec::P2c,
+        "peak_ewma" => Spec::PeakEwma,
+        "ring_hash" => Spec::RingHash(hashing(None)),
+        "maglev" => Spec::Maglev(hashing(None)),
+        "rendezvous" => Spec::Rendezvous(hashing(None)),
+        "ring_hash bounded" => Spec::RingHash(hashing(Some(MaxLoad(125)))),
+        "maglev bounded" => Spec::Maglev(hashing(Some(MaxLoad(125)))),
+        "rendezvous bounded" => Spec::Rendezvous(hashing(Some(MaxLoad(125)))),
+        _ => panic!("no algorithm is called {name}"),
     }
 }
 
-fn pick(bencher: Bencher<'_, '_>, spec: &Spec, count: usize, busy: usize) {
-    let candidates = candidates(count, 4);
-    let _busy: Vec<Active> = (0..busy)
-        .flat_map(|_| &candidates)
-        .map(|candidate| candidate.endpoint.begin())
+const ALGORITHMS: [&str; 11] = [
+    "round_robin",
+    "random",
+    "least_connections",
+    "p2c",
+    "peak_ewma",
+    "ring_hash",
+    "maglev",
+    "rendezvous",
+    "ring_hash bounded",
+    "maglev bounded",
+    "rendezvous bounded",
+];
+
+/// One pick where every endpoint has two requests under way and has answered before.
+#[divan::bench(args = ALGORITHMS, consts = ENDPOINTS)]
+fn pick<const N: usize>(bencher: Bencher<'_, '_>, name: &str) {
+    let candidates = candidates(N, 4);
+    let memory = Memory::default();
+    let busy = candidates.iter().chain(&candidates);
+    let _busy: Vec<Active> = busy
+        .map(|candidate| candidate.endpoint.begin().also_in(&memory.active))
         .collect();
-    let balancer = build_balancer(spec, &candidates, Cursor::default());
+    let now = Instant::now();
+    for (ms, candidate) in (10..20).cycle().zip(&candidates) {
+        candidate
+            .endpoint
+            .latency
+            .observe(now, Sample::Answered(Duration::from_millis(ms)));
+    }
+    let balancer = build_balancer(&spec(name), &candidates, &memory);
     let mut rng = Rng::new(1);
     bencher.bench_local(|| {
         let key = Some(rng.next_u64());
@@ -53,58 +97,32 @@ fn pick(bencher: Bencher<'_, '_>, spec: &Spec, count: usize, busy: usize) {
             key,
             rng: &mut rng,
             tried: &[],
+            now,
+            worker: WorkerId(1),
         })
     });
 }
 
-#[divan::bench(args = ENDPOINTS)]
-fn pick_round_robin(bencher: Bencher<'_, '_>, count: usize) {
-    pick(bencher, &Spec::RoundRobin, count, 0);
+#[divan::bench(args = &ALGORITHMS[..8], consts = ENDPOINTS, sample_count = 10)]
+fn build<const N: usize>(bencher: Bencher<'_, '_>, name: &str) {
+    let candidates = candidates(N, 256);
+    bencher.bench(|| build_balancer(&spec(name), &candidates, &Memory::default()));
 }
 
-#[divan::bench(args = ENDPOINTS)]
-fn pick_random(bencher: Bencher<'_, '_>, count: usize) {
-    pick(bencher, &Spec::Random, count, 0);
-}
-
-#[divan::bench(args = ENDPOINTS)]
-fn pick_least_connections_idle(bencher: Bencher<'_, '_>, count: usize) {
-    pick(bencher, &Spec::LeastConnections, count, 0);
-}
-
-#[divan::bench(args = ENDPOINTS)]
-fn pick_least_connections_busy(bencher: Bencher<'_, '_>, count: usize) {
-    pick(bencher, &Spec::LeastConnections, count, 2);
-}
-
-#[divan::bench(args = ENDPOINTS)]
-fn pick_maglev(bencher: Bencher<'_, '_>, count: usize) {
-    pick(bencher, &maglev(), count, 0);
-}
-
-fn build(bencher: Bencher<'_, '_>, spec: &Spec, count: usize) {
-    let candidates = candidates(count, 256);
-    bencher.bench(|| build_balancer(spec, &candidates, Cursor::default()));
-}
-
-#[divan::bench(args = ENDPOINTS, sample_count = 10)]
-fn build_round_robin(bencher: Bencher<'_, '_>, count: usize) {
-    build(bencher, &Spec::RoundRobin, count);
-}
-
-#[divan::bench(args = ENDPOINTS, sample_count = 10)]
-fn build_random(bencher: Bencher<'_, '_>, count: usize) {
-    build(bencher, &Spec::Random, count);
-}
-
-#[divan::bench(args = ENDPOINTS, sample_count = 10)]
-fn build_least_connections(bencher: Bencher<'_, '_>, count: usize) {
-    build(bencher, &Spec::LeastConnections, count);
-}
-
-#[divan::bench(args = ENDPOINTS, sample_count = 10)]
-fn build_maglev(bencher: Bencher<'_, '_>, count: usize) {
-    build(bencher, &maglev(), count);
+/// What one report costs.
+#[divan::bench]
+fn observe(bencher: Bencher<'_, '_>) {
+    let candidates = candidates(1, 1);
+    let now = Instant::now();
+    let mut ms = 0;
+    bencher.bench_local(|| {
+        ms = (ms + 1) % 20;
+        let sample = Sample::Answered(Duration::from_millis(ms));
+        candidates[0]
+            .endpoint
+            .latency
+            .observe(now + Duration::from_millis(ms), sample);
+    });
 }
 
 #[divan::bench(args = ["source_ip", "uri", "header:x-user", "cookie:sid", "query:user"])]

@@ -202,8 +202,12 @@ fn upstreams(snapshot: &Snapshot, leaving: &[Former]) -> Vec<MetricFamily> {
     let mut retries = Family::counter(names::RETRIES);
     let mut denied = Family::counter(names::RETRIES_DENIED);
     let mut unavailable = Family::counter(names::UPSTREAM_UNAVAILABLE);
+    let mut panic = Family::gauge(names::UPSTREAM_PANIC);
     for upstream in &snapshot.upstreams {
         let name = ("upstream", &*upstream.name);
+        if upstream.settings.spread.panic_threshold > 0.0 {
+            panic.add(&[name], f64::from(u8::from(upstream.panics())));
+        }
         retries.add(&[name], upstream.series.sum(|s| &s.retries) as f64);
         for reason in Denied::ALL {
             let n = upstream.series.sum(|s| s.denied(reason));
@@ -253,6 +257,7 @@ fn upstreams(snapshot: &Snapshot, leaving: &[Former]) -> Vec<MetricFamily> {
         replays,
         attempts,
         latency,
+        panic,
         retries,
         denied,
         unavailable,

@@ -99,9 +99,14 @@ struct RouteStatus {
 #[derive(Debug, Serialize)]
 struct UpstreamStatus {
     name: String,
+    /// As configured.
     balance: &'static str,
+    /// What `auto` came to.
+    algorithm: &'static str,
     /// Whether any endpoint may be picked now.
     available: bool,
+    /// Whether all endpoints are used, because too few are up.
+    panic: bool,
     retries_total: u64,
     unavailable_total: u64,
     /// Of upstreams with a limit.
@@ -165,6 +170,8 @@ struct EndpointStatus {
     weight: u16,
     weight_configured: Option<u16>,
     backup: bool,
+    priority: u8,
+    zone: Option<String>,
     active: u32,
     /// HTTP/1 connections at rest, and how long they may be, as far as that was learned from those it closed.
     idle: u64,
@@ -349,8 +356,13 @@ fn source(report: &Arc<Report>) -> SourceStatus {
 fn upstream(upstream: &Upstream, sources: Option<&Vec<Arc<Report>>>) -> UpstreamStatus {
     UpstreamStatus {
         name: upstream.name.to_string(),
-        balance: upstream.settings.balance.label(),
+        balance: match upstream.settings.auto {
+            true => "auto",
+            false => upstream.settings.balance.label(),
+        },
+        algorithm: upstream.settings.balance.label(),
         available: upstream.is_available(),
+        panic: upstream.panics(),
         retries_total: upstream.series.sum(|s| &s.retries),
         unavailable_total: upstream.series.sum(|s| &s.unavailable),
         queue: upstream.settings.limits.as_ref().map(|limits| Queue {
@@ -397,6 +409,8 @@ fn upstream(upstream: &Upstream, sources: Option<&Vec<Arc<Report>>>) -> Upstream
                     weight,
                     weight_configured: (weight != member.weight).then_some(member.weight),
                     backup: member.backup,
+                    priority: member.priority,
+                    zone: member.zone.as_deref().map(str::to_owned),
                     active: endpoint.active(),
                     idle: endpoint.series.sum(|s| &s.idle),
                     idle_limit_seconds: endpoint.idle.limit(coarse_ms()).map(|ms| f64::from(ms) / 1e3),

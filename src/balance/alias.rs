@@ -18,8 +18,8 @@ struct Slot {
 }
 
 impl Alias {
-    /// Tables for `weights`: at most 2^32 of them, none 0.
-    pub fn new(weights: &[u16]) -> Self {
+    /// Tables for `weights`: fewer than 2^32 of them, none 0.
+    pub fn new(weights: &[u32]) -> Self {
         let count = weights.len() as u64;
         // A slot holds `total` parts, a weight is worth `weight * count` parts: they fill the slots exactly.
         let total: u64 = weights.iter().map(|weight| u64::from(*weight)).sum();
@@ -77,7 +77,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_tables_hold_the_weights(weights in prop::collection::vec(1u16..=256, 1..200)) {
+        fn the_tables_hold_the_weights(weights in prop::collection::vec(1u32..=256, 1..200)) {
             let total: f64 = weights.iter().map(|weight| f64::from(*weight)).sum();
             for (share, weight) in shares(&Alias::new(&weights)).into_iter().zip(weights) {
                 prop_assert!((share - f64::from(weight) / total).abs() < 1e-9);

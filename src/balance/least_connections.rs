@@ -1,13 +1,15 @@
 //! `least_connections`: the endpoint with the fewest requests under way in proportion to its weight.
 //!
-//! Really the fewest, not the fewer of two: every endpoint is looked at, unless an idle one is
-//! found first (nobody has fewer than none). Equals are chosen among by chance, in proportion to
-//! their weights, so an idle upstream is shared as `random` would share it.
+//! Up to 64 endpoints it is really the fewest, not the fewer of two: every endpoint is looked at,
+//! unless an idle one is found first (nobody has fewer than none). Of more, the fewest among 32 drawn
+//! by weight, which is among the least loaded 3 % on average and costs the same for 100
+//! endpoints as for 10,000. Equals are chosen among by chance, in proportion to their weights, so an idle
+//! upstream is shared as `random` would share it.
 //!
 //! Workers pick without a lock. Each count is exact when it is read, and a pick is the smallest of
 //! what was read; but between the reading of a count and the counting of the pick itself
 //! (`State::begin`) others may pick too. A worker does not pick again before it has counted its
-//! last pick, so an endpoint can end up ahead of the fewest by at most the number of workers.
+//! last pick, so an endpoint can end up ahead of the fewest looked at by at most the number of workers.
 
 use std::sync::Arc;
 
@@ -18,11 +20,15 @@ use crate::endpoint::State;
 
 /// Draws in search of an idle endpoint before all are looked at.
 const DRAWS: usize = 4;
+/// Up to so many endpoints all are looked at.
+const ALL: usize = 64;
+/// Of more, so many.
+const SAMPLE: usize = 32;
 
 /// The smallest `active / weight`.
 #[derive(Debug)]
 pub struct LeastConnections {
-    endpoints: Box<[(Arc<State>, u16)]>,
+    endpoints: Box<[(Arc<State>, u32)]>,
     alias: Alias,
 }
 
@@ -36,14 +42,18 @@ impl LeastConnections {
         }
     }
 
-    fn least(&self, tried: &[u32], rng: &mut Rng) -> Option<usize> {
+    /// The least loaded of these positions.
+    fn least(&self, positions: impl Iterator<Item = usize>, tried: &[u32], rng: &mut Rng) -> Option<usize> {
         let mut best: Option<Best> = None;
-        for (position, (endpoint, weight)) in self.endpoints.iter().enumerate() {
+        for position in positions {
+            let Some((endpoint, weight)) = self.endpoints.get(position) else {
+                continue;
+            };
             if tried.contains(&endpoint.id) {
                 continue;
             }
             let (active, weight) = (u64::from(endpoint.active()), u64::from(*weight));
-            // active / weight against best.active / best.weight, exactly: 32 and 16 bits multiplied fit in 64.
+            // active / weight against best.active / best.weight, exactly: 32 bits multiplied by 32 fit in 64.
             let order = match &best {
                 Some(best) => (active * best.weight).cmp(&(best.active * weight)),
                 None => std::cmp::Ordering::Less,
@@ -69,6 +79,15 @@ impl LeastConnections {
         }
         best.map(|best| best.position)
     }
+
+    /// The least loaded of some that are drawn by weight.
+    fn least_of_some(&self, tried: &[u32], rng: &mut Rng) -> Option<usize> {
+        let mut drawn = [usize::MAX; SAMPLE];
+        for place in &mut drawn {
+            *place = self.alias.draw(rng)?;
+        }
+        self.least(drawn.into_iter(), tried, rng)
+    }
 }
 
 struct Best {
@@ -88,7 +107,11 @@ impl Balancer for LeastConnections {
                 return Some(position);
             }
         }
-        self.least(cx.tried, cx.rng)
+        let some = match self.endpoints.len() {
+            0..=ALL => None,
+            _ => self.least_of_some(cx.tried, cx.rng),
+        };
+        some.or_else(|| self.least(0..self.endpoints.len(), cx.tried, cx.rng))
     }
 }
 
@@ -101,7 +124,13 @@ mod tests {
     use crate::base::rng::Rng;
 
     fn pick(balancer: &LeastConnections, rng: &mut Rng, tried: &[u32]) -> Option<usize> {
-        balancer.pick(&mut PickContext { key: None, rng, tried })
+        balancer.pick(&mut PickContext {
+            key: None,
+            rng,
+            tried,
+            now: std::time::Instant::now(),
+            worker: crate::telemetry::shard::WorkerId(1),
+        })
     }
 
     proptest! {
@@ -147,6 +176,21 @@ mod tests {
             assert_eq!(seen[0], 0);
             assert!(seen[1..].iter().all(|n| (1880..2120).contains(n)), "{seen:?}");
         }
+    }
+
+    #[test]
+    fn of_many_the_pick_is_among_the_least_loaded() {
+        let candidates = candidates(&[1; 1000]);
+        let balancer = LeastConnections::new(&candidates);
+        // Nobody is idle; the load of each is its position.
+        let _busy: Vec<_> = (0..1000)
+            .flat_map(|i| vec![i; i + 1])
+            .map(|i| candidates[i].endpoint.begin())
+            .collect();
+        let mut rng = Rng::new(6);
+        let picks = (0..2_000).map(|_| pick(&balancer, &mut rng, &[]).unwrap());
+        let mean = picks.sum::<usize>() / 2_000;
+        assert!(mean < 35, "{mean}");
     }
 
     #[test]

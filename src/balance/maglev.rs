@@ -11,7 +11,8 @@
 //! it did, one endpoint going down could change it, and with it the place of nearly every key.
 //! Weights work as in Envoy: an endpoint with half the greatest weight takes its turn half as often.
 
-use super::{Balancer, Candidate, Ids, PickContext, weights};
+use super::bounded::Walk;
+use super::{Balancer, Candidate, Hashing, Memory, PickContext, labels, weights};
 use crate::base::hash;
 
 /// Slots in the table: a prime.
@@ -20,18 +21,17 @@ const SLOTS: usize = 65_537;
 /// A lookup table from key to endpoint.
 #[derive(Debug)]
 pub struct Maglev {
-    ids: Ids,
+    walk: Walk,
     /// The position of the candidate that owns each slot. Empty without candidates.
     table: Box<[u32]>,
 }
 
 impl Maglev {
     /// The order of `candidates` does not matter, only their labels and weights.
-    pub fn new(candidates: &[Candidate]) -> Self {
-        let labels: Vec<&str> = candidates.iter().map(|candidate| &*candidate.endpoint.label).collect();
+    pub fn new(candidates: &[Candidate], hashing: &Hashing, memory: &Memory) -> Self {
         Self {
-            ids: Ids::of(candidates),
-            table: fill(&labels, &weights(candidates)),
+            walk: Walk::new(candidates, hashing, memory),
+            table: fill(&labels(candidates), &weights(candidates)),
         }
     }
 }
@@ -41,15 +41,8 @@ impl Balancer for Maglev {
         let key = cx.key.unwrap_or_else(|| cx.rng.next_u64());
         let (before, from) = self.table.split_at_checked((key % SLOTS as u64) as usize)?;
         // The table is as good as shuffled, so the owners of the slots after a key's own are a sequence of that key.
-        let mut sequence = from.iter().chain(before).map(|position| *position as usize);
-        if cx.tried.is_empty() {
-            return sequence.next();
-        }
-        let mut untried = |position: &usize| self.ids.untried(*position, cx.tried);
-        // Beyond 65,537 endpoints some own no slot: still better than none.
-        sequence
-            .find(&mut untried)
-            .or_else(|| (0..self.ids.len()).find(&mut untried))
+        self.walk
+            .pick(cx, from.iter().chain(before).map(|position| *position as usize))
     }
 }
 
@@ -63,7 +56,7 @@ struct Turn {
     due: u64,
 }
 
-fn fill(labels: &[&str], weights: &[u16]) -> Box<[u32]> {
+fn fill(labels: &[&str], weights: &[u32]) -> Box<[u32]> {
     let greatest = weights.iter().copied().max().map_or(0, u64::from);
     let mut turns: Vec<Turn> = (0u32..)
         .zip(labels.iter().zip(weights))
@@ -111,7 +104,7 @@ fn fill(labels: &[&str], weights: &[u16]) -> Box<[u32]> {
 mod tests {
     use proptest::prelude::*;
 
-    use super::super::contract::candidates;
+    use super::super::contract::{candidates, hashing};
     use super::*;
     use crate::base::rng::Rng;
 
@@ -122,7 +115,7 @@ mod tests {
     /// The label that owns each slot.
     fn owners(endpoints: &[(String, u16)]) -> Vec<&str> {
         let labels: Vec<&str> = endpoints.iter().map(|(label, _)| label.as_str()).collect();
-        let weights: Vec<u16> = endpoints.iter().map(|(_, weight)| *weight).collect();
+        let weights: Vec<u32> = endpoints.iter().map(|(_, weight)| u32::from(*weight)).collect();
         fill(&labels, &weights)
             .iter()
             .map(|position| labels[*position as usize])
@@ -180,11 +173,20 @@ mod tests {
 
     #[test]
     fn a_key_stays_and_its_second_choice_too() {
-        let balancer = Maglev::new(&candidates(&[1; 5]));
+        let balancer = Maglev::new(&candidates(&[1; 5]), &hashing(None), &Memory::default());
         let mut rng = Rng::new(1);
         let mut pick = |key, tried: &[u32]| {
             let (key, rng) = (Some(key), &mut rng);
-            balancer.pick(&mut PickContext { key, rng, tried }).unwrap()
+            let now = std::time::Instant::now();
+            balancer
+                .pick(&mut PickContext {
+                    key,
+                    rng,
+                    tried,
+                    now,
+                    worker: crate::telemetry::shard::WorkerId(1),
+                })
+                .unwrap()
         };
         for key in 0..200 {
             let first = pick(key, &[]);

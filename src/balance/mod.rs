@@ -4,26 +4,41 @@
 //! health or membership changes, the upstream builds another. So a pick takes no lock.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicU32, AtomicUsize};
+use std::time::Instant;
 
 use http::HeaderName;
 
+pub use self::bounded::MaxLoad;
 pub use self::key::KeyParts;
 use self::least_connections::LeastConnections;
 use self::maglev::Maglev;
+use self::p2c::P2c;
+use self::peak_ewma::PeakEwma;
 use self::random::Random;
+use self::rendezvous::Rendezvous;
+use self::ring_hash::RingHash;
 use self::round_robin::RoundRobin;
 use crate::base::rng::Rng;
 use crate::endpoint::State;
+use crate::telemetry::shard::WorkerId;
 
 mod alias;
+mod bounded;
+#[cfg(test)]
+mod consistency;
 #[cfg(test)]
 mod contract;
 mod key;
 mod least_connections;
 mod maglev;
+mod p2c;
+mod peak_ewma;
 mod random;
+mod rendezvous;
+mod ring_hash;
 mod round_robin;
+pub mod spread;
 
 /// `balance = …` as validated.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,7 +46,19 @@ pub enum Spec {
     RoundRobin,
     Random,
     LeastConnections,
-    Maglev { hash: HashKey },
+    P2c,
+    PeakEwma,
+    RingHash(Hashing),
+    Maglev(Hashing),
+    Rendezvous(Hashing),
+}
+
+/// What a hashing algorithm needs to know.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Hashing {
+    pub key: HashKey,
+    /// `None`: a key goes to its endpoint however busy that is.
+    pub max_load: Option<MaxLoad>,
 }
 
 impl Spec {
@@ -41,8 +68,30 @@ impl Spec {
             Self::RoundRobin => "round_robin",
             Self::Random => "random",
             Self::LeastConnections => "least_connections",
-            Self::Maglev { .. } => "maglev",
+            Self::P2c => "p2c",
+            Self::PeakEwma => "peak_ewma",
+            Self::RingHash(_) => "ring_hash",
+            Self::Maglev(_) => "maglev",
+            Self::Rendezvous(_) => "rendezvous",
         }
+    }
+
+    /// What is hashed; `None` for algorithms that hash nothing.
+    pub fn hashing(&self) -> Option<&Hashing> {
+        match self {
+            Self::RingHash(hashing) | Self::Maglev(hashing) | Self::Rendezvous(hashing) => Some(hashing),
+            Self::RoundRobin | Self::Random | Self::LeastConnections | Self::P2c | Self::PeakEwma => None,
+        }
+    }
+
+    /// Whether it looks at how long endpoints took, which then must be reported.
+    pub fn wants_latency(&self) -> bool {
+        matches!(self, Self::PeakEwma)
+    }
+
+    /// Whether it looks at `Memory::active`, in which every pick then must be counted.
+    pub fn wants_total(&self) -> bool {
+        self.hashing().is_some_and(|hashing| hashing.max_load.is_some())
     }
 }
 
@@ -64,9 +113,12 @@ pub enum HashKey {
 #[derive(Debug, Clone)]
 pub struct Candidate {
     pub endpoint: Arc<State>,
-    /// 1 to 256.
-    pub weight: u16,
+    /// Its share, in [`UNIT`]s.
+    pub weight: u32,
 }
+
+/// A weight of 1 in the configuration: fine enough to give an endpoint a part of its weight.
+pub const UNIT: u32 = 64;
 
 /// What a pick may look at.
 pub struct PickContext<'a> {
@@ -75,6 +127,10 @@ pub struct PickContext<'a> {
     pub rng: &'a mut Rng,
     /// Ids (`State::id`) of endpoints already tried for this request: avoided while another is left.
     pub tried: &'a [u32],
+    /// Now, or so little before that it makes no difference.
+    pub now: Instant,
+    /// Who picks.
+    pub worker: WorkerId,
 }
 
 /// An algorithm at work over a fixed list of candidates.
@@ -83,16 +139,26 @@ pub trait Balancer: Send + Sync + std::fmt::Debug {
     fn pick(&self, cx: &mut PickContext<'_>) -> Option<usize>;
 }
 
-/// What must continue when a balancer is rebuilt: the position of the rotation.
-pub type Cursor = Arc<AtomicUsize>;
+/// What must continue when a balancer is rebuilt.
+#[derive(Debug, Clone, Default)]
+pub struct Memory {
+    /// The position of the rotation.
+    pub turn: Arc<AtomicUsize>,
+    /// Picks under way at all candidates together, counted for those who want it ([`Spec::wants_total`]).
+    pub active: Arc<AtomicU32>,
+}
 
 /// The balancer for `candidates` (of none, one that never picks).
-pub fn build(spec: &Spec, candidates: &[Candidate], cursor: Cursor) -> Box<dyn Balancer> {
+pub fn build(spec: &Spec, candidates: &[Candidate], memory: &Memory) -> Box<dyn Balancer> {
     match spec {
-        Spec::RoundRobin => Box::new(RoundRobin::new(candidates, cursor)),
+        Spec::RoundRobin => Box::new(RoundRobin::new(candidates, memory.turn.clone())),
         Spec::Random => Box::new(Random::new(candidates)),
         Spec::LeastConnections => Box::new(LeastConnections::new(candidates)),
-        Spec::Maglev { .. } => Box::new(Maglev::new(candidates)),
+        Spec::P2c => Box::new(P2c::new(candidates)),
+        Spec::PeakEwma => Box::new(PeakEwma::new(candidates)),
+        Spec::RingHash(hashing) => Box::new(RingHash::new(candidates, hashing, memory)),
+        Spec::Maglev(hashing) => Box::new(Maglev::new(candidates, hashing, memory)),
+        Spec::Rendezvous(hashing) => Box::new(Rendezvous::new(candidates, hashing, memory)),
     }
 }
 
@@ -115,6 +181,11 @@ impl Ids {
 }
 
 /// The candidates' weights, none of them 0.
-fn weights(candidates: &[Candidate]) -> Box<[u16]> {
+fn weights(candidates: &[Candidate]) -> Box<[u32]> {
     candidates.iter().map(|candidate| candidate.weight.max(1)).collect()
+}
+
+/// The candidates' labels: what makes their places in a table, the same in every process.
+fn labels(candidates: &[Candidate]) -> Vec<&str> {
+    candidates.iter().map(|candidate| &*candidate.endpoint.label).collect()
 }

@@ -3,14 +3,14 @@
 use super::alias::Alias;
 use super::{Balancer, Candidate, Ids, PickContext, weights};
 
-/// Draws before a retry counts what is left one by one.
+/// Draws before what is left is counted one by one.
 const DRAWS: usize = 4;
 
 /// Weighted random choice. No memory between picks, nothing shared between workers.
 #[derive(Debug)]
 pub struct Random {
     ids: Ids,
-    weights: Box<[u16]>,
+    weights: Box<[u32]>,
     alias: Alias,
 }
 
@@ -24,12 +24,24 @@ impl Random {
         }
     }
 
-    /// As `DRAWS` more draws would, but certain to end.
-    fn among_the_rest(&self, cx: &mut PickContext<'_>) -> Option<usize> {
+    /// An untried candidate that is not `other`.
+    pub fn draw(&self, cx: &mut PickContext<'_>, other: Option<usize>) -> Option<usize> {
+        // A draw that is thrown away leaves the proportions among the rest as they are.
+        for _ in 0..DRAWS {
+            let position = self.alias.draw(cx.rng)?;
+            if Some(position) != other && self.ids.untried(position, cx.tried) {
+                return Some(position);
+            }
+        }
+        self.among_the_rest(cx, other)
+    }
+
+    /// As `DRAWS` more draws would, but certain to end. Needed where few are left or one has nearly all the weight.
+    fn among_the_rest(&self, cx: &mut PickContext<'_>, other: Option<usize>) -> Option<usize> {
         let (ids, tried) = (&self.ids, cx.tried);
         let left = || {
             let weights = self.weights.iter().map(|weight| u64::from(*weight)).enumerate();
-            weights.filter(|(position, _)| ids.untried(*position, tried))
+            weights.filter(|(position, _)| Some(*position) != other && ids.untried(*position, tried))
         };
         let mut place = cx.rng.below(left().map(|(_, weight)| weight).sum());
         for (position, weight) in left() {
@@ -44,14 +56,7 @@ impl Random {
 
 impl Balancer for Random {
     fn pick(&self, cx: &mut PickContext<'_>) -> Option<usize> {
-        // A draw that is thrown away leaves the proportions among the rest as they are.
-        for _ in 0..DRAWS {
-            let position = self.alias.draw(cx.rng)?;
-            if self.ids.untried(position, cx.tried) {
-                return Some(position);
-            }
-        }
-        self.among_the_rest(cx)
+        self.draw(cx, None)
     }
 }
 
@@ -70,6 +75,8 @@ mod tests {
                 key: None,
                 rng: &mut rng,
                 tried: &[],
+                now: std::time::Instant::now(),
+                worker: crate::telemetry::shard::WorkerId(1),
             })
         });
         // Three standard deviations are about 100, 120 and 130.
@@ -89,6 +96,8 @@ mod tests {
                 key: None,
                 rng: &mut rng,
                 tried: &[0],
+                now: std::time::Instant::now(),
+                worker: crate::telemetry::shard::WorkerId(1),
             })
         });
         assert!(seen[0] == 0 && (910..1090).contains(&seen[1]), "{seen:?}");

@@ -4,11 +4,12 @@
 //! is picked (the first of equals) and pays the sum of all weights. With weights 5, 1, 1 that is
 //! `a a b a c a a`. The order repeats after the sum of the weights (divided by their greatest common
 //! divisor), so it is worked out when the balancer is built, and a pick is one step of a shared
-//! cursor: with any number of threads, each turn of the order is given out exactly once.
+//! turn: with any number of threads, each turn of the order is given out exactly once.
 
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
-use super::{Balancer, Candidate, Cursor, Ids, PickContext, weights};
+use super::{Balancer, Candidate, Ids, PickContext, weights};
 
 /// The longest order, in turns. Weights whose sum is greater (more than 256 endpoints with large weights) are
 /// scaled down to fit and rounded, so that a share is then off by up to half a turn in 65,536; nobody gets less than
@@ -21,16 +22,16 @@ pub struct RoundRobin {
     ids: Ids,
     /// Positions of candidates in the order of their turns.
     order: Box<[u32]>,
-    cursor: Cursor,
+    turn: Arc<AtomicUsize>,
 }
 
 impl RoundRobin {
-    /// Goes on where `cursor` is.
-    pub fn new(candidates: &[Candidate], cursor: Cursor) -> Self {
+    /// Goes on at `turn`.
+    pub fn new(candidates: &[Candidate], turn: Arc<AtomicUsize>) -> Self {
         Self {
             ids: Ids::of(candidates),
             order: smooth_order(&reduced(&weights(candidates))),
-            cursor,
+            turn,
         }
     }
 }
@@ -38,7 +39,7 @@ impl RoundRobin {
 impl Balancer for RoundRobin {
     fn pick(&self, cx: &mut PickContext<'_>) -> Option<usize> {
         let turn = match cx.tried {
-            [] => self.cursor.fetch_add(1, Relaxed).checked_rem(self.order.len())?,
+            [] => self.turn.fetch_add(1, Relaxed).checked_rem(self.order.len())?,
             // A second attempt takes nobody's turn: of two endpoints the one that fails would get every first one.
             _ => cx.rng.below(self.order.len() as u64) as usize,
         };
@@ -49,7 +50,7 @@ impl Balancer for RoundRobin {
 }
 
 /// The same proportions in the smallest whole numbers, their sum within [`TURNS`].
-fn reduced(weights: &[u16]) -> Vec<u64> {
+fn reduced(weights: &[u32]) -> Vec<u64> {
     let divisor = weights
         .iter()
         .fold(0, |so_far, weight| gcd(so_far, u64::from(*weight)))
@@ -118,9 +119,6 @@ fn smooth_order(weights: &[u64]) -> Box<[u32]> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-    use std::sync::atomic::AtomicUsize;
-
     use proptest::prelude::*;
 
     use super::super::contract::{candidates, share};
@@ -151,6 +149,8 @@ mod tests {
             key: None,
             rng: &mut Rng::new(0),
             tried,
+            now: std::time::Instant::now(),
+            worker: crate::telemetry::shard::WorkerId(1),
         })
     }
 
@@ -162,9 +162,9 @@ mod tests {
 
         #[test]
         fn weights_are_reduced_without_changing_their_proportions(
-            weights in prop::collection::vec(1u16..=256, 1..100), factor in 1u16..=10,
+            weights in prop::collection::vec(1u32..=256, 1..100), factor in 1u32..=10,
         ) {
-            let times: Vec<u16> = weights.iter().map(|weight| weight * factor).collect();
+            let times: Vec<u32> = weights.iter().map(|weight| weight * factor).collect();
             prop_assert_eq!(reduced(&times), reduced(&weights));
         }
     }
@@ -177,13 +177,15 @@ mod tests {
 
     #[test]
     fn a_tried_candidate_is_passed_over() {
-        let balancer = RoundRobin::new(&candidates(&[1, 1, 1]), Cursor::default());
+        let balancer = RoundRobin::new(&candidates(&[1, 1, 1]), Arc::default());
         let mut rng = Rng::new(5);
         let mut again = || {
             balancer.pick(&mut PickContext {
                 key: None,
                 rng: &mut rng,
                 tried: &[1],
+                now: std::time::Instant::now(),
+                worker: crate::telemetry::shard::WorkerId(1),
             })
         };
         let seen = share(3, 600, &mut again);
@@ -193,7 +195,7 @@ mod tests {
 
     #[test]
     fn the_rotation_goes_on_after_a_rebuild_and_over_the_end_of_its_number() {
-        let cursor: Cursor = Arc::new(AtomicUsize::new(usize::MAX - 1));
+        let cursor = Arc::new(AtomicUsize::new(usize::MAX - 1));
         let three = candidates(&[1, 1, 1]);
         let first = RoundRobin::new(&three, cursor.clone());
         assert_eq!((pick(&first, &[]), pick(&first, &[])), (Some(2), Some(0)));
@@ -204,7 +206,7 @@ mod tests {
     #[test]
     fn too_many_turns_are_scaled_down() {
         let weights: Vec<u16> = (0..2000).map(|i| if i == 0 { 255 } else { 256 - i % 200 }).collect();
-        let order = RoundRobin::new(&candidates(&weights), Cursor::default()).order;
+        let order = RoundRobin::new(&candidates(&weights), Arc::default()).order;
         assert!(order.len() as u64 <= TURNS + 2000, "{}", order.len());
         let sum: f64 = weights.iter().map(|weight| f64::from(*weight)).sum();
         let mut turns = order.iter();

@@ -4,5 +4,6 @@ pub mod clock;
 pub mod hash;
 pub mod pairs;
 pub mod rng;
+pub mod tail;
 pub mod task;
 pub mod units;

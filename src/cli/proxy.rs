@@ -19,8 +19,8 @@ pub struct Options {
     /// Move bytes of any protocol instead of HTTP requests.
     #[arg(long)]
     tcp: bool,
-    /// How an endpoint is picked: round_robin, random or least_connections.
-    #[arg(long, value_name = "ALGORITHM", default_value = "round_robin")]
+    /// How an endpoint is picked: auto, round_robin, random, least_connections, p2c or peak_ewma.
+    #[arg(long, value_name = "ALGORITHM", default_value = "auto")]
     balance: String,
     /// Ask every endpoint for this path every five seconds; without it, whether it accepts connections.
     #[arg(long, value_name = "PATH", conflicts_with = "tcp")]

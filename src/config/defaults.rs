@@ -42,6 +42,8 @@ pub const HALF_CLOSE_TIMEOUT: Duration = Duration::from_secs(30);
 pub const REDIRECT_STATUS: u16 = 308;
 /// A route's share in a `split`, an endpoint's share in an upstream.
 pub const WEIGHT: u16 = 1;
+/// Off. What is known to be down gets nothing: at half (Envoy's default) half the requests would go to the dead.
+pub const PANIC_THRESHOLD: f64 = 0.0;
 
 /// One lost SYN is sent again after a second, a second one after three.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);

@@ -40,6 +40,8 @@ pub struct Server {
     /// Default: the CPUs this process may use. Cannot change by a reload.
     pub workers: usize,
     pub shutdown_grace: Duration,
+    /// Where this proxy is; endpoints there are preferred.
+    pub zone: Option<Arc<str>>,
     /// Whether health checks may run programs (`false`).
     pub allow_exec: bool,
 }
@@ -220,6 +222,9 @@ pub struct Respond {
 pub struct Upstream {
     pub name: Arc<str>,
     pub balance: balance::Spec,
+    /// The algorithm was chosen by who uses the upstream.
+    pub auto: bool,
+    pub spread: balance::spread::Spread,
     /// The fixed ones.
     pub endpoints: Vec<Listed>,
     /// Where more come from.

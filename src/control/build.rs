@@ -38,6 +38,8 @@ const ALPN_H2: [&[u8]; 1] = [b"h2"];
 #[derive(Clone)]
 pub struct World {
     workers: usize,
+    /// A number of this host's own, the same after a restart.
+    host: u64,
     generation: u64,
     tickets: Tickets,
     slots: HashMap<Arc<str>, (usize, Arc<Live>)>,
@@ -54,8 +56,8 @@ pub struct World {
 #[derive(Clone)]
 struct Kept {
     series: Arc<UpstreamSeries>,
-    cursor: crate::balance::Cursor,
     repeating: Arc<Repeating>,
+    memory: crate::balance::Memory,
     gate: Arc<Gate>,
     p95: Arc<Quantile>,
     dialer: Arc<Dialer>,
@@ -67,6 +69,7 @@ impl World {
     pub fn new(workers: usize) -> Result<Self, String> {
         Ok(Self {
             workers,
+            host: hash::stable(rustix::system::uname().nodename().to_bytes()),
             generation: 0,
             tickets: Tickets::new().map_err(|e| format!("no keys for TLS session tickets: {e}"))?,
             slots: HashMap::new(),
@@ -153,8 +156,8 @@ impl World {
             Some(kept) if kept.fingerprint == fingerprint => kept.clone(),
             _ => Kept {
                 series: kept.map_or_else(|| Arc::new(UpstreamSeries::new(self.workers)), |k| k.series.clone()),
-                cursor: kept.map_or_else(Default::default, |k| k.cursor.clone()),
                 repeating: kept.map_or_else(Default::default, |k| k.repeating.clone()),
+                memory: kept.map_or_else(Default::default, |k| k.memory.clone()),
                 gate: kept.map_or_else(Default::default, |k| k.gate.clone()),
                 p95: kept.map_or_else(|| Arc::new(Quantile::new(0.95)), |k| k.p95.clone()),
                 dialer: Arc::new(dialer(plan)?),
@@ -164,6 +167,10 @@ impl World {
         self.upstreams.insert(plan.name.clone(), kept.clone());
         let settings = Settings {
             balance: plan.balance.clone(),
+            auto: plan.auto,
+            spread: plan.spread.clone(),
+            workers: self.workers,
+            host: self.host,
             response_timeout: plan.response_timeout,
             read_timeout: plan.read_timeout,
             drain_timeout: plan.drain_timeout,
@@ -186,7 +193,7 @@ impl World {
             settings,
             kept.dialer,
             kept.series,
-            kept.cursor,
+            kept.memory,
             members,
         )))
     }

@@ -105,10 +105,16 @@ impl Members {
                         }
                         state.clone()
                     }
-                    None => Arc::new(
-                        self.state(upstream, &addr, &endpoint.addr)
-                            .found_by(place.sources.clone()),
-                    ),
+                    None => {
+                        let state = self
+                            .state(upstream, &addr, &endpoint.addr)
+                            .found_by(place.sources.clone());
+                        // Beside others that are at work already.
+                        if !old.is_empty() {
+                            state.ramp.cool();
+                        }
+                        Arc::new(state)
+                    }
                 };
                 let limits = upstream.limits.as_ref();
                 state.limit.set(
@@ -126,6 +132,8 @@ impl Members {
                     endpoint: state,
                     weight: endpoint.weight,
                     backup: endpoint.backup,
+                    priority: endpoint.priority,
+                    zone: endpoint.zone.clone(),
                 });
             }
         }

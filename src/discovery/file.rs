@@ -19,7 +19,7 @@ use crate::net::addr::EndpointAddr;
 const POLL: Duration = Duration::from_secs(2);
 /// A larger file is refused.
 const MAX_BYTES: u64 = 4 << 20;
-const KEYS: [&str; 3] = ["address", "weight", "backup"];
+const KEYS: [&str; 5] = ["address", "weight", "backup", "priority", "zone"];
 
 /// What the name of a file says about what is in it.
 pub fn is_readable(path: &Path) -> bool {
@@ -132,6 +132,14 @@ fn one(value: &Value) -> Result<Listed, String> {
     if let Some(backup) = table.get("backup") {
         listed.backup = backup.as_bool().ok_or("`backup` is `true` or `false`")?;
     }
+    if let Some(priority) = table.get("priority") {
+        let priority = priority.as_u64().filter(|priority| *priority <= 127);
+        listed.priority = priority.ok_or("`priority` is a number from 0 to 127")? as u8;
+    }
+    if let Some(zone) = table.get("zone") {
+        let zone = zone.as_str().ok_or("`zone` is not a string")?;
+        listed.zone = (!zone.is_empty()).then(|| zone.into());
+    }
     Ok(listed)
 }
 
@@ -173,6 +181,13 @@ mod tests {
     }
 
     #[test]
+    fn reads_priorities_and_zones() {
+        let list = r#"[{"address": "a.test:81", "priority": 2, "zone": "b"}]"#;
+        let listed = parse(Path::new("a.json"), list.as_bytes()).unwrap();
+        assert_eq!((listed[0].priority, listed[0].zone.as_deref()), (2, Some("b")));
+    }
+
+    #[test]
     fn says_what_is_wrong_and_where() {
         for (name, text, part) in [
             ("a.json", "", "EOF"),
@@ -192,6 +207,8 @@ mod tests {
                 "`wieght` is unknown",
             ),
             ("a.json", "[{\"address\": \"a:1\", \"backup\": 1}]", "`backup`"),
+            ("a.json", "[{\"address\": \"a:1\", \"priority\": 128}]", "0 to 127"),
+            ("a.json", "[{\"address\": \"a:1\", \"zone\": 1}]", "`zone`"),
             ("a.toml", "endpoints = [", "line 1"),
             ("a.toml", "", "`endpoints`"),
         ] {

@@ -39,6 +39,9 @@ pub struct Listed {
     pub weight: u16,
     /// Used only while no other endpoint is up.
     pub backup: bool,
+    /// 0 (default) comes first.
+    pub priority: u8,
+    pub zone: Option<Arc<str>>,
     /// It ends soon: it finishes what it does, and takes no new work.
     pub draining: bool,
 }
@@ -50,6 +53,8 @@ impl Listed {
             addr,
             weight: 1,
             backup: false,
+            priority: 0,
+            zone: None,
             draining: false,
         }
     }

@@ -10,12 +10,17 @@ use std::sync::atomic::{AtomicU8, AtomicU32, Ordering::Relaxed};
 
 use tokio::sync::Notify;
 
+use self::latency::PeakEwma;
+use self::ramp::Ramp;
 use self::record::Record;
 use self::streak::Streak;
 use crate::net::addr::{DialAddr, EndpointAddr};
 use crate::policy::limit::Limit;
 use crate::policy::queue::Entered;
 use crate::telemetry::series::EndpointSeries;
+
+pub mod latency;
+pub mod ramp;
 
 /// What the health checker thinks of an endpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,6 +59,9 @@ pub struct State {
     pub orders: duty::Orders,
     /// What it was seen to do with idle connections.
     pub idle: idle::Learned,
+    /// Kept up to date only where the upstream balances by it.
+    pub latency: PeakEwma,
+    pub ramp: Ramp,
     /// How many may be.
     pub limit: Limit,
     /// What is told to people about its health.
@@ -77,6 +85,8 @@ impl State {
             active: AtomicU32::new(0),
             orders: duty::Orders::default(),
             idle: idle::Learned::default(),
+            latency: PeakEwma::default(),
+            ramp: Ramp::default(),
             limit: Limit::default(),
             record: Record::default(),
             streak: Streak::default(),
@@ -132,6 +142,7 @@ impl State {
         self.active.fetch_add(1, Relaxed);
         Active {
             endpoint: self.clone(),
+            total: None,
             entered: None,
         }
     }
@@ -141,6 +152,7 @@ impl State {
 #[derive(Debug)]
 pub struct Active {
     endpoint: Arc<State>,
+    total: Option<Arc<AtomicU32>>,
     /// Where the upstream counts too. Dropped after the endpoint has been told: who waits then finds room.
     entered: Option<Entered>,
 }
@@ -148,6 +160,13 @@ pub struct Active {
 impl Active {
     pub fn endpoint(&self) -> &Arc<State> {
         &self.endpoint
+    }
+
+    /// Counts it in `total` too, for as long.
+    pub fn also_in(mut self, total: &Arc<AtomicU32>) -> Self {
+        total.fetch_add(1, Relaxed);
+        self.total = Some(total.clone());
+        self
     }
 
     /// Also counted in its upstream from now on.
@@ -160,5 +179,8 @@ impl Active {
 impl Drop for Active {
     fn drop(&mut self) {
         self.endpoint.active.fetch_sub(1, Relaxed);
+        if let Some(total) = &self.total {
+            total.fetch_sub(1, Relaxed);
+        }
     }
 }

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use super::drain::within_drain;
 use super::worker::{Peer, Worker};
-use crate::balance::{KeyParts, PickContext, Spec};
+use crate::balance::{KeyParts, PickContext};
 use crate::endpoint::Active;
 use crate::net::dial::Opening;
 use crate::net::peek::{self, Hello};
@@ -22,7 +22,7 @@ use crate::snapshot::{Listener, Live, Tcp};
 use crate::telemetry::access::Line;
 use crate::telemetry::series::Outcome;
 use crate::tls::io::Io;
-use crate::upstream::{Refused, Upstream};
+use crate::upstream::{self, Refused, Upstream};
 
 /// For a ClientHello to come (DEFAULTS: SNI peek).
 const PEEK: Duration = Duration::from_secs(3);
@@ -137,10 +137,8 @@ impl Session {
         opening: Opening,
     ) -> Result<(Io, Active), Cow<'static, str>> {
         let worker = self.worker.clone();
-        let key = match &upstream.settings.balance {
-            Spec::Maglev { hash } => hash.of(&KeyParts::of_connection(peer.ip)),
-            _ => None,
-        };
+        let hashing = upstream.settings.balance.hashing();
+        let key = hashing.and_then(|hashing| hashing.key.of(&KeyParts::of_connection(peer.ip)));
         let series = upstream.series.local(worker.id);
         let mut tried = Vec::new();
         let mut last: Option<String> = None;
@@ -152,6 +150,8 @@ impl Session {
                     key,
                     rng: &mut worker.rng.borrow_mut(),
                     tried: &tried,
+                    now: Instant::now().into_std(),
+                    worker: worker.id,
                 };
                 pick(upstream, context)
             };
@@ -173,7 +173,8 @@ impl Session {
             self.line.endpoint = Some(active.endpoint().label.clone());
             let begun = Instant::now();
             let dialled = upstream.dialer.connect_l4(active.endpoint(), opening).await;
-            let took = begun.elapsed();
+            let now = Instant::now();
+            let took = now - begun;
             self.line.connect = Some(took);
             let outcome = match &dialled {
                 Ok(_) => Outcome::Success,
@@ -186,8 +187,15 @@ impl Session {
             let counters = active.endpoint().series.local(worker.id);
             counters.outcome(outcome).add(1);
             active.endpoint().streak.took(outcome);
-            if outcome == Outcome::Success {
-                counters.latency.observe(took);
+            let end = match outcome {
+                Outcome::Success => {
+                    counters.latency.observe(took);
+                    upstream::End::Answered
+                }
+                _ => upstream::End::Failed,
+            };
+            if outcome != Outcome::Exhausted {
+                upstream.report(active.endpoint(), worker.id, now.into_std(), took, end);
             }
             match dialled {
                 Ok(io) => return Ok((io, active)),

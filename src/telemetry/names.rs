@@ -124,6 +124,10 @@ pub const ENDPOINT_REPLAYS: Name = name(
     "evenkeel_endpoint_replays_total",
     "Requests sent again because the endpoint closed a connection at rest as it was used.",
 );
+pub const UPSTREAM_PANIC: Name = name(
+    "evenkeel_upstream_panic",
+    "1 while too few endpoints are up, so that all of them are used.",
+);
 pub const RETRIES: Name = name("evenkeel_retries_total", "Attempts beyond the first.");
 pub const RETRIES_DENIED: Name = name(
     "evenkeel_retries_denied_total",

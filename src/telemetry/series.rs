@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::reasons::{CutBy, Denied, Hedged, ShedBy};
 use super::shard::{LocalCounter, Sharded};
+use crate::base::tail::Tail;
 
 /// Counters of one listener.
 #[derive(Debug, Default)]
@@ -333,6 +334,8 @@ pub struct UpstreamShard {
     hedged: [LocalCounter; Hedged::ALL.len()],
     /// Requests or connections refused because no endpoint was available.
     pub unavailable: LocalCounter,
+    /// What answered attempts took; kept only where the balancing asks for it.
+    pub tail: Tail,
 }
 pub type UpstreamSeries = Sharded<UpstreamShard>;
 

@@ -147,6 +147,8 @@ impl Upstream {
                 key: cx.key,
                 rng: cx.rng,
                 tried: &tried,
+                now: cx.now,
+                worker: cx.worker,
             });
             let Some(active) = picked else {
                 let refused = if n == 0 { Refused::Nobody } else { Refused::Full };
@@ -166,9 +168,12 @@ impl Upstream {
     /// The first with room from anywhere in the list.
     fn any_with_room(&self, cx: &mut PickContext<'_>) -> Option<Active> {
         let group = self.group.load();
-        let from = cx.rng.below(group.candidates.len() as u64) as usize;
-        let (before, after) = group.candidates.split_at_checked(from)?;
-        let mut all = after.iter().chain(before).map(|candidate| &candidate.endpoint);
+        let candidates = || group.candidates();
+        let from = cx.rng.below(candidates().count() as u64) as usize;
+        let mut all = candidates()
+            .skip(from)
+            .chain(candidates().take(from))
+            .map(|candidate| &candidate.endpoint);
         all.find_map(|endpoint| {
             let free = endpoint.limit.allows(endpoint.active().saturating_add(1)) && !cx.tried.contains(&endpoint.id);
             free.then(|| endpoint.begin()).filter(has_room)

@@ -3,24 +3,52 @@
 mod admit;
 
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 
 pub use self::admit::{Limits, Refused, Shed};
-use crate::balance::{self, Balancer, Candidate, Cursor, PickContext, Spec};
+use self::group::{Group, Subsets};
+use self::shares::Shares;
+use crate::balance::spread::Spread;
+use crate::balance::{Memory, PickContext, Spec};
 use crate::endpoint::duty::Duty;
+use crate::endpoint::latency::Sample;
 use crate::endpoint::{Active, Health, State};
 use crate::policy::budget::Repeating;
 use crate::policy::quantile::Quantile;
 use crate::policy::retry;
 use crate::pool::Dialer;
 use crate::telemetry::series::UpstreamSeries;
+use crate::telemetry::shard::WorkerId;
+
+mod group;
+mod shares;
+
+/// Charged to an endpoint that fails before any has answered.
+const UNKNOWN_P99: Duration = Duration::from_secs(1);
+
+/// How an attempt ended, for the balancing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    Answered,
+    /// No answer, or one that tells of failure or overload.
+    Failed,
+    /// The client did not wait for it.
+    Unfinished,
+}
 
 /// How attempts at this upstream's endpoints are made.
 #[derive(Debug, Clone)]
 pub struct Settings {
     pub balance: Spec,
+    /// The algorithm was chosen by who uses the upstream.
+    pub auto: bool,
+    pub spread: Spread,
+    /// Threads that pick.
+    pub workers: usize,
+    /// A number of this host's own, for subsets.
+    pub host: u64,
     /// From the request sent to the response head, per attempt.
     pub response_timeout: Duration,
     /// Longest pause within a response body.
@@ -47,6 +75,9 @@ pub struct Member {
     pub weight: u16,
     /// Used only while no other endpoint is up.
     pub backup: bool,
+    /// 0 comes first.
+    pub priority: u8,
+    pub zone: Option<Arc<str>>,
 }
 
 impl Member {
@@ -63,18 +94,11 @@ pub struct Upstream {
     pub settings: Settings,
     pub dialer: Arc<Dialer>,
     pub series: Arc<UpstreamSeries>,
-    pub cursor: Cursor,
+    /// What the balancers of all its objects share.
+    pub memory: Memory,
     /// Who belongs to it; health decides who of them is in `group`. Only control locks it.
     members: Mutex<Arc<[Member]>>,
     group: ArcSwap<Group>,
-}
-
-/// Who may be picked now, and by what.
-#[derive(Debug)]
-struct Group {
-    candidates: Vec<Candidate>,
-    /// `None`: nobody is available.
-    balancer: Option<Box<dyn Balancer>>,
 }
 
 impl Upstream {
@@ -83,19 +107,16 @@ impl Upstream {
         settings: Settings,
         dialer: Arc<Dialer>,
         series: Arc<UpstreamSeries>,
-        cursor: Cursor,
+        memory: Memory,
         members: Vec<Member>,
     ) -> Self {
-        let group = ArcSwap::from_pointee(Group {
-            candidates: Vec::new(),
-            balancer: None,
-        });
+        let group = ArcSwap::from_pointee(Group::default());
         let upstream = Self {
             name,
             settings,
             dialer,
             series,
-            cursor,
+            memory,
             members: Mutex::new(members.into()),
             group,
         };
@@ -124,19 +145,54 @@ impl Upstream {
     /// available, or everybody was tried.
     pub fn pick(&self, cx: &mut PickContext<'_>) -> Option<Active> {
         let group = self.group.load();
-        let index = group.balancer.as_ref()?.pick(cx)?;
-        group.candidates.get(index).map(|c| c.endpoint.begin())
+        let active = group.pick(cx)?.begin();
+        Some(match self.settings.balance.wants_total() {
+            true => active.also_in(&self.memory.active),
+            false => active,
+        })
+    }
+
+    /// Takes in how an attempt by `worker` ended, where the balancing wants to know.
+    ///
+    /// A failure is charged at least the p99 of what this worker's answered attempts took, and at least what it took
+    /// itself.
+    pub fn report(&self, endpoint: &State, worker: WorkerId, now: Instant, took: Duration, end: End) {
+        if !self.settings.balance.wants_latency() {
+            return;
+        }
+        let tail = &self.series.local(worker).tail;
+        endpoint.latency.observe(
+            now,
+            match end {
+                End::Answered => {
+                    tail.observe(took);
+                    Sample::Answered(took)
+                }
+                End::Failed => Sample::Failed(tail.p99().unwrap_or(UNKNOWN_P99).max(took)),
+                End::Unfinished => Sample::Longer(took),
+            },
+        );
     }
 
     /// Requests under way at those who may be picked.
     pub fn active(&self) -> u64 {
         let group = self.group.load();
-        group.candidates.iter().map(|c| u64::from(c.endpoint.active())).sum()
+        group.candidates().map(|c| u64::from(c.endpoint.active())).sum()
+    }
+
+    /// Whether too few endpoints are up, so that those that are down are used too.
+    pub fn panics(&self) -> bool {
+        self.group.load().panics
+    }
+
+    /// Whether some endpoint has not come to its whole weight yet: then [`Self::refresh`] again and again.
+    pub fn is_ramping(&self) -> bool {
+        self.group.load().ramps
     }
 
     /// Whether there is anybody to pick.
     pub fn is_available(&self) -> bool {
-        self.group.load().balancer.is_some()
+        !self.group.load().is_empty()
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Arc<[Member]>> {
@@ -145,74 +201,38 @@ impl Upstream {
     }
 
     fn publish(&self, members: &[Member]) {
-        let candidates = available(members);
-        let balancer =
-            (!candidates.is_empty()).then(|| balance::build(&self.settings.balance, &candidates, self.cursor.clone()));
-        self.group.store(Arc::new(Group { candidates, balancer }));
+        let (settings, now) = (&self.settings, Instant::now());
+        for member in members {
+            match member.endpoint.standing() {
+                Health::Up => member.endpoint.ramp.warm(now),
+                Health::Down => member.endpoint.ramp.cool(),
+                Health::Checking => {}
+            }
+        }
+        let shares = Shares::of(members, &settings.spread, now);
+        if shares.panics != self.panics() {
+            let upstream = &*self.name;
+            match shares.panics {
+                true => tracing::warn!(upstream, "too few endpoints are up: all are used"),
+                false => tracing::info!(
+                    upstream,
+                    "enough endpoints are up: those that are down are left out again"
+                ),
+            }
+        }
+        let subsets = settings.spread.subset.map(|size| Subsets {
+            size,
+            workers: settings.workers,
+            host: settings.host,
+        });
+        let group = Group::new(shares, &settings.balance, subsets, &self.memory);
+        self.group.store(Arc::new(group));
         // Who waits may find somebody new, or nobody any more.
-        if let Some(limits) = &self.settings.limits {
+        if let Some(limits) = &settings.limits {
             limits.gate.freed();
         }
     }
 }
 
-/// Of those that take work: endpoints that are up; else those not yet known, so that a start does not refuse; else
-/// backups by the same rule; else those that are ejected, by the same rule: an ejection never takes the last one. Else
-/// nobody: what is known to be down gets no traffic.
-fn available(members: &[Member]) -> Vec<Candidate> {
-    match by_standing(members, State::standing) {
-        none if none.is_empty() => by_standing(members, State::health),
-        found => found,
-    }
-}
-
-fn by_standing(members: &[Member], standing: impl Fn(&State) -> Health) -> Vec<Candidate> {
-    for backup in [false, true] {
-        for health in [Health::Up, Health::Checking] {
-            let found: Vec<_> = members
-                .iter()
-                .filter(|m| m.backup == backup && standing(&m.endpoint) == health && m.takes_work())
-                .map(|m| Candidate {
-                    endpoint: m.endpoint.clone(),
-                    weight: m.endpoint.orders.weight(m.weight),
-                })
-                .collect();
-            if !found.is_empty() {
-                return found;
-            }
-        }
-    }
-    Vec::new()
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::net::addr::{DialAddr, EndpointAddr};
-
-    fn member(id: u32, health: Health, backup: bool) -> Member {
-        let addr = std::net::SocketAddr::from(([127, 0, 0, 1], 1000 + id as u16));
-        let state = State::new(id, DialAddr::Ip(addr), EndpointAddr::Ip(addr), health, 1);
-        Member {
-            endpoint: Arc::new(state),
-            weight: 1,
-            backup,
-        }
-    }
-
-    #[test]
-    fn up_before_unknown_before_backups_and_never_down() {
-        use Health::{Checking, Down, Up};
-        let ids = |members: &[Member]| available(members).iter().map(|c| c.endpoint.id).collect::<Vec<_>>();
-        let all = [
-            member(0, Up, false),
-            member(1, Checking, false),
-            member(2, Down, false),
-            member(3, Up, true),
-        ];
-        assert_eq!(ids(&all), [0]);
-        assert_eq!(ids(&all[1..]), [1]);
-        assert_eq!(ids(&all[2..]), [3]);
-        assert_eq!(ids(&all[2..3]), [0u32; 0]);
-    }
-}
+mod tests;

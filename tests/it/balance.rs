@@ -10,6 +10,11 @@ use crate::harness::{Client, Origin, Proxy, eventually, get, reply};
 
 fn config(upstream: &str, endpoints: &[SocketAddr]) -> String {
     let endpoints: Vec<_> = endpoints.iter().map(|addr| format!("\"{addr}\"")).collect();
+    // In turn, so that it is certain who gets which request.
+    let balance = match upstream.contains("balance =") {
+        true => "",
+        false => "balance = \"round_robin\"",
+    };
     format!(
         r#"
         [server]
@@ -23,6 +28,7 @@ fn config(upstream: &str, endpoints: &[SocketAddr]) -> String {
         upstream = "u"
         [upstreams.u]
         endpoints = [{}]
+        {balance}
         {upstream}
         "#,
         endpoints.join(", ")

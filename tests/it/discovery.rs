@@ -22,6 +22,7 @@ fn config(upstream: &str) -> String {
         [[routes]]
         upstream = "u"
         [upstreams.u]
+        balance = "round_robin"
         {upstream}
         "#
     )

@@ -3,6 +3,7 @@
 
 mod harness;
 
+mod algorithms;
 mod balance;
 mod bulk;
 mod cache;
@@ -21,5 +22,6 @@ mod probes;
 mod reload;
 mod resilience;
 mod resilience_grpc;
+mod spread;
 mod tcp;
 mod tls;

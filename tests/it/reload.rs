@@ -22,6 +22,7 @@ fn config(listeners: &str, endpoints: &[SocketAddr]) -> String {
         name = "all"
         upstream = "u"
         [upstreams.u]
+        balance = "round_robin"
         endpoints = [{}]
         "#,
         endpoints.join(", ")

@@ -26,6 +26,7 @@ fn config(upstream: &str, endpoints: &[SocketAddr]) -> String {
         name = "all"
         upstream = "u"
         [upstreams.u]
+        balance = "round_robin"
         endpoints = [{}]
         {upstream}
         "#,

@@ -18,6 +18,7 @@ fn config(listener: &str, endpoints: &[SocketAddr]) -> String {
         upstream = "db"
         {listener}
         [upstreams.db]
+        balance = "round_robin"
         endpoints = [{}]
         "#,
         endpoints.join(", ")

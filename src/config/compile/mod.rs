@@ -8,10 +8,11 @@ mod routes;
 use std::collections::BTreeMap;
 
 use super::diagnostic::{At, Context, Diagnostic};
-use super::plan::{Listener, Plan, Serve, Tcp, Upstream};
+use super::plan::{Action, Listener, Plan, Route, Serve, Tcp, Upstream};
 use super::schema::discovery::Discovery;
 use super::schema::tls::ClientTls;
 use super::schema::{self, Schema};
+use crate::balance::spread::Spread;
 use crate::balance::{HashKey, Spec};
 use crate::discovery::{self, consul};
 use crate::health::Probe;
@@ -83,11 +84,12 @@ pub fn compile(cx: &Context<'_>, schema: Schema) -> Option<Plan> {
     let planned_upstreams: Vec<Upstream> = schema
         .upstreams
         .iter()
-        .map(|upstream| {
+        .enumerate()
+        .map(|(n, upstream)| {
             if !schema.server.allow_exec {
                 refuse_exec(cx, upstream);
             }
-            compile_upstream(cx, upstream)
+            compile_upstream(cx, upstream, schema.server.zone.as_ref(), auto(n, &planned_routes))
         })
         .collect();
     binds::check(cx, &schema);
@@ -163,10 +165,23 @@ fn compile_listener(
     })
 }
 
+/// What `balance = "auto"` is for the upstream at position `n`: of responses it is known how long they took, of
+/// connections at Layer 4 how many there are. docs/load-balancing.md has the figures.
+fn auto(n: usize, routes: &[Route]) -> Spec {
+    let forwards = |route: &Route| match &route.action {
+        Action::Forward(forward) => forward.split.iter().any(|(upstream, _)| *upstream == n),
+        _ => false,
+    };
+    match routes.iter().any(forwards) {
+        true => Spec::PeakEwma,
+        false => Spec::LeastConnections,
+    }
+}
+
 /// A TCP connection has no path, header or cookie to hash.
 fn check_hash(cx: &Context<'_>, used: &At<String>, upstream: &schema::upstream::Upstream) {
-    if let Spec::Maglev { hash } = &upstream.balance.value
-        && *hash != HashKey::SourceIp
+    if let Some(hashing) = upstream.balance.value.as_ref().and_then(Spec::hashing)
+        && hashing.key != HashKey::SourceIp
     {
         let message = "a tcp listener has no requests to hash: endpoints will be picked at random";
         cx.push(
@@ -235,7 +250,12 @@ fn check_adaptive(cx: &Context<'_>, used: &At<String>, upstream: &schema::upstre
     }
 }
 
-fn compile_upstream(cx: &Context<'_>, upstream: &schema::upstream::Upstream) -> Upstream {
+fn compile_upstream(
+    cx: &Context<'_>,
+    upstream: &schema::upstream::Upstream,
+    zone: Option<&std::sync::Arc<str>>,
+    auto: Spec,
+) -> Upstream {
     let name = &upstream.name.value;
     let tls = upstream
         .tls
@@ -272,7 +292,12 @@ fn compile_upstream(cx: &Context<'_>, upstream: &schema::upstream::Upstream) -> 
     }
     Upstream {
         name: upstream.name.value.as_str().into(),
-        balance: upstream.balance.value.clone(),
+        auto: upstream.balance.value.is_none(),
+        balance: upstream.balance.value.clone().unwrap_or(auto),
+        spread: Spread {
+            zone: zone.cloned(),
+            ..upstream.spread.clone()
+        },
         endpoints: upstream
             .endpoints
             .iter()

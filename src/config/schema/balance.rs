@@ -1,48 +1,60 @@
 //! `balance = …`: an algorithm's name, or a table with what it needs.
 
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
 use http::HeaderName;
 
 use super::name::is_token;
-use crate::balance::{HashKey, Spec};
+use crate::balance::spread::Spread;
+use crate::balance::{HashKey, Hashing, MaxLoad, Spec};
+use crate::config::defaults;
 use crate::config::diagnostic::{At, Context, Diagnostic, Span};
 use crate::config::reader::{Fields, Shape, mismatch, text, word};
 use crate::config::value::{Node, Value};
 
 pub const BALANCE: Shape = Shape {
     what: "`balance`",
-    keys: &["algorithm", "hash"],
+    keys: &["algorithm", "hash", "max_load"],
     later: &[],
 };
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Algorithm {
+    Auto,
     RoundRobin,
     Random,
     LeastConnections,
+    P2c,
+    PeakEwma,
+    RingHash,
     Maglev,
+    Rendezvous,
 }
 
-const ALGORITHMS: [(&str, Algorithm); 4] = [
+const ALGORITHMS: [(&str, Algorithm); 9] = [
+    ("auto", Algorithm::Auto),
     ("round_robin", Algorithm::RoundRobin),
     ("random", Algorithm::Random),
     ("least_connections", Algorithm::LeastConnections),
+    ("p2c", Algorithm::P2c),
+    ("peak_ewma", Algorithm::PeakEwma),
+    ("ring_hash", Algorithm::RingHash),
     ("maglev", Algorithm::Maglev),
+    ("rendezvous", Algorithm::Rendezvous),
 ];
-const LATER: [&str; 4] = ["p2c", "peak_ewma", "ring_hash", "rendezvous"];
 
-pub fn read(cx: &Context<'_>, node: &Node) -> Option<At<Spec>> {
-    let (name, hash, hash_span) = match &node.value {
-        Value::String(_) => (text(cx, node)?, None, node.span),
+/// Less hardly spreads a hot key at all, and finds no endpoint at once; more is no bound to speak of.
+const MAX_LOAD: RangeInclusive<f64> = 1.01..=10.0;
+
+/// `None`: `auto`, which depends on who uses the upstream.
+pub fn read(cx: &Context<'_>, node: &Node) -> Option<At<Option<Spec>>> {
+    let (name, fields) = match &node.value {
+        Value::String(_) => (text(cx, node)?, None),
         Value::Table(table) => {
             let fields = Fields::new(cx, table, node.span, &BALANCE);
             fields.require("algorithm")?;
-            let expected = "expected source_ip, path, uri, host, header:NAME, cookie:NAME or query:NAME";
-            let hash = fields.parsed("hash", expected, hash_key);
-            if fields.get("hash").is_some() && hash.is_none() {
-                return None;
-            }
-            let hash_span = fields.present(&["hash"]).first().map_or(node.span, |key| key.span);
-            (fields.text("algorithm")?, hash, hash_span)
+            (fields.text("algorithm")?, Some(fields))
         }
         _ => {
             return mismatch(
@@ -53,24 +65,74 @@ pub fn read(cx: &Context<'_>, node: &Node) -> Option<At<Spec>> {
             );
         }
     };
-    let algorithm = word(cx, &name, "the algorithm", &ALGORITHMS, &LATER)?;
-    let spec = match (algorithm.value, hash) {
-        (Algorithm::Maglev, Some(hash)) => Spec::Maglev { hash: hash.value },
-        (Algorithm::Maglev, None) => return needs_hash(cx, &name, node.span),
-        (_, Some(_)) => {
-            cx.push(Diagnostic::error(
-                hash_span,
-                format!("`{}` does not hash anything", name.value),
-            ));
+    let algorithm = word(cx, &name, "the algorithm", &ALGORITHMS, &[])?;
+    let spec = match algorithm.value {
+        Algorithm::Auto => None,
+        Algorithm::RoundRobin => Some(Spec::RoundRobin),
+        Algorithm::Random => Some(Spec::Random),
+        Algorithm::LeastConnections => Some(Spec::LeastConnections),
+        Algorithm::P2c => Some(Spec::P2c),
+        Algorithm::PeakEwma => Some(Spec::PeakEwma),
+        Algorithm::RingHash => Some(Spec::RingHash(hashing(cx, &name, fields.as_ref(), node.span)?)),
+        Algorithm::Maglev => Some(Spec::Maglev(hashing(cx, &name, fields.as_ref(), node.span)?)),
+        Algorithm::Rendezvous => Some(Spec::Rendezvous(hashing(cx, &name, fields.as_ref(), node.span)?)),
+    };
+    if spec.as_ref().and_then(Spec::hashing).is_none()
+        && let Some(fields) = &fields
+    {
+        let foreign = fields.present(&["hash", "max_load"]);
+        for key in &foreign {
+            let message = format!("`{}` does not hash anything", name.value);
+            let error = Diagnostic::error(key.span, message);
+            cx.push(match key.value.as_str() {
+                "max_load" => error.label("`max_load` bounds what a hashed key may bring to one endpoint"),
+                _ => error,
+            });
+        }
+        if !foreign.is_empty() {
             return None;
         }
-        (Algorithm::RoundRobin, None) => Spec::RoundRobin,
-        (Algorithm::Random, None) => Spec::Random,
-        (Algorithm::LeastConnections, None) => Spec::LeastConnections,
-    };
+    }
     Some(At {
         value: spec,
         span: node.span,
+    })
+}
+
+/// What of an upstream decides who may be picked, besides the algorithm. The zone is the server's.
+pub fn spread(fields: &Fields<'_>, balance: Option<&Spec>) -> Spread {
+    let spread = Spread {
+        slow_start: fields.optional_duration("slow_start", Duration::from_millis(100)),
+        panic_threshold: fields
+            .fraction("panic_threshold", 0.0..=1.0)
+            .unwrap_or(defaults::PANIC_THRESHOLD),
+        subset: fields.number("subset", 1..=10_000),
+        zone: None,
+    };
+    if let Some(spec) = balance.filter(|spec| spread.subset.is_some() && spec.hashing().is_some()) {
+        let name = spec.label();
+        let reason = format!("does not go with `{name}`: each worker would send a key to another endpoint");
+        fields.refuse(&["subset"], &reason);
+    }
+    if spread.slow_start.is_some() && matches!(balance, Some(Spec::Maglev(_))) {
+        let reason = "does not go with `maglev`, where each step would move keys of other endpoints: take `ring_hash` or \
+                      `rendezvous`";
+        fields.refuse(&["slow_start"], reason);
+    }
+    spread
+}
+
+/// What a hashing algorithm needs; whatever is wrong with it has been said when there is none.
+fn hashing(cx: &Context<'_>, name: &At<&str>, fields: Option<&Fields<'_>>, span: Span) -> Option<Hashing> {
+    let Some(fields) = fields.filter(|fields| fields.get("hash").is_some()) else {
+        return needs_hash(cx, name, span);
+    };
+    let expected = "expected source_ip, path, uri, host, header:NAME, cookie:NAME or query:NAME";
+    let key = fields.parsed("hash", expected, hash_key);
+    let max_load = fields.fraction("max_load", MAX_LOAD);
+    Some(Hashing {
+        key: key?.value,
+        max_load: max_load.map(|share| MaxLoad((share * 100.0).round() as u32)),
     })
 }
 

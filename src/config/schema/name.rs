@@ -177,6 +177,11 @@ pub fn is_token(text: &str) -> bool {
             .all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b))
 }
 
+/// A zone's name; empty, as an unset variable leaves it, is none.
+pub fn zone_name(text: &str) -> Option<std::sync::Arc<str>> {
+    (!text.is_empty()).then(|| text.into())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tracing_subscriber::EnvFilter;
 
-use super::name::bind;
+use super::name::{bind, zone_name};
 use crate::config::defaults;
 use crate::config::diagnostic::{At, Context, nearest};
 use crate::config::plan::{AccessLog, Admin, Log, LogFormat, Server};
@@ -14,7 +14,7 @@ use crate::config::value::Node;
 
 pub const SERVER: Shape = Shape {
     what: "`[server]`",
-    keys: &["workers", "shutdown_grace", "allow_exec"],
+    keys: &["workers", "shutdown_grace", "zone", "allow_exec"],
     later: &[],
 };
 pub const ADMIN: Shape = Shape {
@@ -46,6 +46,9 @@ pub fn server(cx: &Context<'_>, node: Option<&Node>) -> Server {
         shutdown_grace: fields.map_or(defaults::SHUTDOWN_GRACE, |fields| {
             fields.duration("shutdown_grace", Duration::ZERO, defaults::SHUTDOWN_GRACE)
         }),
+        zone: fields
+            .and_then(|fields| fields.text("zone"))
+            .and_then(|zone| zone_name(zone.value)),
         allow_exec: fields.and_then(|fields| fields.flag("allow_exec")).unwrap_or(false),
     }
 }

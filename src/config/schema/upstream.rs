@@ -4,9 +4,10 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::discovery::{self, Discovery};
-use super::name::{check_name, endpoint};
+use super::name::{check_name, endpoint, zone_name};
 use super::tls::{self, ClientTls};
 use super::{balance, health, limits, outlier, retries};
+use crate::balance::spread::Spread;
 use crate::config::defaults;
 use crate::config::diagnostic::{At, Context, Diagnostic};
 use crate::config::plan::Limits;
@@ -21,7 +22,9 @@ use crate::pool::Protocol;
 #[derive(Debug)]
 pub struct Upstream {
     pub name: At<String>,
-    pub balance: At<crate::balance::Spec>,
+    /// `None`: `auto`.
+    pub balance: At<Option<crate::balance::Spec>>,
+    pub spread: Spread,
     pub endpoints: Vec<At<Listed>>,
     pub discovery: Option<Discovery>,
     /// With the place of what is asked.
@@ -50,6 +53,9 @@ pub const UPSTREAM: Shape = Shape {
         "endpoints",
         "discovery",
         "balance",
+        "slow_start",
+        "panic_threshold",
+        "subset",
         "health",
         "outlier",
         "protocol",
@@ -75,7 +81,7 @@ pub const UPSTREAM: Shape = Shape {
 };
 pub const ENDPOINT: Shape = Shape {
     what: "an endpoint",
-    keys: &["address", "weight", "backup"],
+    keys: &["address", "weight", "backup", "priority", "zone"],
     later: &[],
 };
 
@@ -97,15 +103,17 @@ pub fn read(cx: &Context<'_>, name: &At<String>, node: &Node) -> Option<Upstream
         ("h2", Protocol::H2),
     ];
     let (endpoints, discovery) = endpoints(&fields);
+    let balance = fields
+        .get("balance")
+        .and_then(|node| balance::read(cx, node))
+        .unwrap_or(At {
+            value: None,
+            span: fields.span,
+        });
     Some(Upstream {
         name: name.clone(),
-        balance: fields
-            .get("balance")
-            .and_then(|node| balance::read(cx, node))
-            .unwrap_or(At {
-                value: crate::balance::Spec::RoundRobin,
-                span: fields.span,
-            }),
+        spread: balance::spread(&fields, balance.value.as_ref()),
+        balance,
         endpoints,
         discovery,
         health: fields.get("health").and_then(|node| health::read(cx, node)),
@@ -231,12 +239,22 @@ fn one(cx: &Context<'_>, node: &Node) -> Option<At<Listed>> {
     let addr = endpoint(cx, fields.require("address")?);
     let weight = fields.number("weight", 1..=256).unwrap_or(defaults::WEIGHT);
     let backup = fields.flag("backup").unwrap_or(false);
+    let priority = fields.number("priority", 0..=127);
+    if backup && priority.is_some() {
+        fields.refuse(
+            &["priority"],
+            "says nothing of a backup, which is used while no other endpoint is up",
+        );
+    }
+    let zone = fields.text("zone").and_then(|zone| zone_name(zone.value));
     let addr = addr?;
     Some(At {
         span: addr.span,
         value: Listed {
             weight,
             backup,
+            priority: priority.unwrap_or(0),
+            zone,
             ..Listed::at(addr.value)
         },
     })

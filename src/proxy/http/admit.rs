@@ -30,7 +30,15 @@ pub async fn wait(
         return Err(ProxyError::new(Kind::Unavailable, Shed::Nobody.reason()));
     }
     let begun = Instant::now();
-    let look = || upstream.admit_first(&mut context(key, &mut worker.rng.borrow_mut(), &[]));
+    let look = || {
+        upstream.admit_first(&mut context(
+            key,
+            &mut worker.rng.borrow_mut(),
+            &[],
+            Instant::now(),
+            worker.id,
+        ))
+    };
     let waited = upstream.wait(importance, worker.id, look).await;
     record.note(|line| line.queued = Some(begun.elapsed()));
     waited.map_err(|shed| {

@@ -19,7 +19,7 @@ use super::respond;
 use super::retry::{Asked, Failed, Retry};
 use super::upload::{Source, UNREAD};
 use super::{Request, Response, Scope};
-use crate::balance::{KeyParts, PickContext, Spec};
+use crate::balance::{KeyParts, PickContext};
 use crate::base::rng::Rng;
 use crate::endpoint::{Active, State};
 use crate::fields::Known;
@@ -33,7 +33,8 @@ use crate::proxy::record::Record;
 use crate::route;
 use crate::snapshot::{Action, Forward};
 use crate::telemetry::series::Outcome;
-use crate::upstream::{Refused, Upstream};
+use crate::telemetry::shard::WorkerId;
+use crate::upstream::{End, Refused, Upstream};
 
 /// How many attempts a response took.
 const ATTEMPTS: &str = "x-evenkeel-attempts";
@@ -236,10 +237,8 @@ fn choose<'a>(
     record.count_in(&share.series);
     record.tells_attempts = share.upstream.settings.retry.tell;
     record.note(|line| line.upstream = Some(share.upstream.name.clone()));
-    let key = match &share.upstream.settings.balance {
-        Spec::Maglev { hash } => hash.of(place),
-        _ => None,
-    };
+    let hashing = share.upstream.settings.balance.hashing();
+    let key = hashing.and_then(|hashing| hashing.key.of(place));
     Ok((&share.upstream, key))
 }
 
@@ -281,7 +280,7 @@ pub async fn send(
     if body.is_none() || !expect_continue {
         fields.remove(Known::Expect);
     }
-    let (mut active, mut begun) = match pick(scope, upstream, key, &[]) {
+    let (mut active, mut begun) = match pick(scope, upstream, key, &[], record.started) {
         Ok(active) => (active, record.started),
         // In a box: most requests need not wait. The wait is no part of the endpoint's time.
         Err(refused) => {
@@ -413,13 +412,33 @@ fn answered(request: &Outgoing<'_>, response: Response, record: &mut Record) -> 
 }
 
 /// An endpoint other than those in `avoid`, counted as active.
-pub fn pick(scope: &Scope<'_>, upstream: &Upstream, key: Option<u64>, avoid: &[u32]) -> Result<Active, Refused> {
-    upstream.admit(&mut context(key, &mut scope.down.worker.rng.borrow_mut(), avoid))
+pub fn pick(
+    scope: &Scope<'_>,
+    upstream: &Upstream,
+    key: Option<u64>,
+    avoid: &[u32],
+    now: Instant,
+) -> Result<Active, Refused> {
+    let worker = &scope.down.worker;
+    upstream.admit(&mut context(key, &mut worker.rng.borrow_mut(), avoid, now, worker.id))
 }
 
 /// What a pick may look at.
-pub fn context<'a>(key: Option<u64>, rng: &'a mut Rng, tried: &'a [u32]) -> PickContext<'a> {
-    PickContext { key, rng, tried }
+pub fn context<'a>(
+    key: Option<u64>,
+    rng: &'a mut Rng,
+    tried: &'a [u32],
+    now: Instant,
+    worker: WorkerId,
+) -> PickContext<'a> {
+    let now = now.into_std();
+    PickContext {
+        key,
+        rng,
+        tried,
+        now,
+        worker,
+    }
 }
 
 /// An attempt whose outcome is counted once, whatever happens.
@@ -445,7 +464,8 @@ impl Counted<'_> {
 
 impl Drop for Counted<'_> {
     fn drop(&mut self) {
-        let series = self.endpoint.series.local(self.scope.down.worker.id);
+        let worker = self.scope.down.worker.id;
+        let series = self.endpoint.series.local(worker);
         let outcome = self.outcome.unwrap_or_else(|| self.cut.get());
         series.outcome(outcome).add(1);
         self.endpoint.streak.took(outcome);
@@ -466,6 +486,14 @@ impl Drop for Counted<'_> {
         {
             self.teach(outcome, now, took);
         }
+        let end = match outcome {
+            Outcome::Success if self.shed => End::Failed,
+            Outcome::Success => End::Answered,
+            Outcome::Cancelled => End::Unfinished,
+            Outcome::Exhausted => return,
+            _ => End::Failed,
+        };
+        self.upstream.report(&self.endpoint, worker, now.into_std(), took, end);
     }
 }
 

@@ -154,7 +154,7 @@ impl Retry {
     /// One of those that may be picked, other than the tried ones that are not `free`.
     fn pick(&self, asked: &Asked<'_>, free: impl Fn(u32) -> bool) -> Option<Active> {
         let avoid: Vec<u32> = self.tried.iter().copied().filter(|id| !free(*id)).collect();
-        pick(asked.scope, asked.upstream, asked.key, &avoid).ok()
+        pick(asked.scope, asked.upstream, asked.key, &avoid, Instant::now()).ok()
     }
 
     fn is_rested(&self, id: u32, now: Instant) -> bool {

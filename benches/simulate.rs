@@ -1,0 +1,27 @@
+//! The tables of docs/load-balancing.md: `cargo bench --bench simulate`, with a scenario's name for one of them.
+
+#[path = "../tests/simulation/scenarios.rs"]
+mod scenarios;
+#[path = "../tests/simulation/world.rs"]
+mod world;
+
+const REQUESTS: usize = 50_000;
+
+fn main() {
+    let wanted = std::env::args().skip(1).find(|argument| !argument.starts_with('-'));
+    for scenario in scenarios::all(REQUESTS) {
+        if wanted.as_deref().is_some_and(|wanted| !scenario.name.contains(wanted)) {
+            continue;
+        }
+        println!("\n**{}**\n", scenario.name);
+        println!("| algorithm | p50 ms | p99 ms | p99.9 ms | busiest / mean | failed attempts, errors per million |");
+        println!("|---|---|---|---|---|---|");
+        for (name, spec) in scenarios::algorithms() {
+            let outcome = world::run(&scenario, &spec, 1);
+            println!(
+                "| {name} | {:.1} | {:.0} | {:.0} | {:.2} | {:.0}, {:.0} |",
+                outcome.p50_ms, outcome.p99_ms, outcome.p999_ms, outcome.imbalance, outcome.failed, outcome.errors
+            );
+        }
+    }
+}
