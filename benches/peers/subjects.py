@@ -39,6 +39,7 @@ class Evenkeel:
             "PLAIN": world.ports["plain"],
             "TLS": world.ports["tls"],
             "L4": world.ports["l4"],
+            "CACHE": world.ports["cache"],
             "BACK": world.ports["origin_h2" if variant == "h2" else "origin"],
             "T": world.folder,
             "WORKERS": workers,

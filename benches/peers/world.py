@@ -27,7 +27,7 @@ class World:
         self.folder = tempfile.mkdtemp(prefix="evenkeel-peers-")
         # nginx's workers may run as somebody else.
         os.chmod(self.folder, 0o755)
-        names = ("plain", "tls", "l4", "origin", "origin_h2")
+        names = ("plain", "tls", "l4", "cache", "origin", "origin_h2")
         self.ports = dict(zip(names, processes.free_ports(len(names))))
         self._certificate()
 
