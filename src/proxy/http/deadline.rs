@@ -1,5 +1,6 @@
 //! The time a client gives its request, in a field: it shortens what is left, and what is left is passed on.
 
+use std::pin::Pin;
 use std::time::Duration;
 
 use http::HeaderValue;
@@ -59,16 +60,15 @@ pub fn late(timeout: Duration) -> ProxyError {
     ProxyError::new(Kind::Deadline, format!("no response within {timeout:?}"))
 }
 
-/// What `answering` gives, within the time there is for it.
+/// What `answering` gives, within the time there is for it. Pinned by the caller: handed over, it would be held twice.
 pub async fn within(
     work: &Work<'_>,
-    answering: impl Future<Output = Result<Response, ProxyError>>,
+    answering: Pin<&mut impl Future<Output = Result<Response, ProxyError>>>,
 ) -> Result<Response, ProxyError> {
     let Some(deadline) = work.deadline else {
         return answering.await;
     };
-    let mut answering = std::pin::pin!(answering);
-    match tokio::time::timeout_at(deadline, answering.as_mut()).await {
+    match tokio::time::timeout_at(deadline, answering).await {
         Ok(answered) => answered,
         Err(_) => {
             work.cut.set(Outcome::Deadline);

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::cell::Cell;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -183,7 +184,7 @@ async fn act(scope: &Scope<'_>, mut request: Request, record: &mut Record) -> Re
         cut: Cell::new(Outcome::Cancelled),
     };
     let Some(cached) = cached else {
-        let mut response = within(&work, send(scope, &work, request, record)).await?;
+        let mut response = within(&work, pin!(send(scope, &work, request, record))).await?;
         if let Some(longest) = forward.max_duration {
             response.body = Timed::limit(response.body, record.started + longest);
         }
@@ -193,7 +194,10 @@ async fn act(scope: &Scope<'_>, mut request: Request, record: &mut Record) -> Re
     let mut response = match cache::look_up(scope, &work, cached, stored_by, request, record) {
         Ok(response) => return Ok(response),
         // In a box: a hit needs no room for it.
-        Err(asked) => Box::pin(within(&work, cache::answer(scope, &work, cached, asked, record))).await?,
+        Err(asked) => {
+            let mut answering = Box::pin(cache::answer(scope, &work, cached, asked, record));
+            within(&work, answering.as_mut()).await?
+        }
     };
     if let Some(longest) = forward.max_duration {
         response.body = Timed::limit(response.body, started + longest);

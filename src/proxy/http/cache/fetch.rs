@@ -2,6 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Poll, Waker};
@@ -296,7 +297,7 @@ async fn run(fetch: Fetch) {
     };
     let mut record = Record::apart(&down.worker, logged);
     let begun = record.started;
-    let answered = within(&work, send(&scope, &work, request, &mut record)).await;
+    let answered = within(&work, pin!(send(&scope, &work, request, &mut record))).await;
     let response = match answered {
         Ok(response) => response,
         Err(e) => {
