@@ -114,11 +114,8 @@ impl World {
         for (index, listener) in plan.listeners.iter().enumerate() {
             built.push(next.listener(self, plan, index, listener, &shared)?);
         }
-        let gone = old
-            .listeners
-            .iter()
-            .flatten()
-            .filter(|l| !next.slots.contains_key(&l.name));
+        let listeners = old.listeners.iter().flatten();
+        let gone = listeners.filter(|l| !next.slots.contains_key(&l.name));
         next.removed.extend(gone.cloned());
         let mut listeners = vec![None; next.next_slot];
         for listener in built {
@@ -138,13 +135,11 @@ impl World {
 
     /// The members of those upstreams of `plan`, by position, of which `found` has news.
     pub fn follow(&mut self, plan: &Plan, found: Found) -> Vec<(usize, Vec<Member>)> {
-        let differs = |upstream: &plan::Upstream| found.differs(&self.found, upstream);
         let upstreams = plan.upstreams.iter().enumerate();
-        let changed: Vec<_> = upstreams.filter(|(_, upstream)| differs(upstream)).collect();
+        let changed = upstreams.filter(|(_, upstream)| found.differs(&self.found, upstream));
         let members = changed
-            .into_iter()
-            .map(|(n, upstream)| (n, self.members.of(upstream, &found)));
-        let members = members.collect();
+            .map(|(n, upstream)| (n, self.members.of(upstream, &found)))
+            .collect();
         self.found = found;
         members
     }
@@ -176,8 +171,8 @@ impl World {
             drain_timeout: plan.drain_timeout,
             pool_min_idle: plan.pool_min_idle,
             retry: plan.retry.clone(),
-            repeating: kept.repeating,
-            p95: is_hedged.then_some(kept.p95),
+            repeating: kept.repeating.clone(),
+            p95: is_hedged.then(|| kept.p95.clone()),
             limits: plan.limits.as_ref().map(|limits| upstream::Limits {
                 max_active: limits.max_active.unwrap_or(u32::MAX),
                 queue: limits.queue,
@@ -188,14 +183,13 @@ impl World {
         let members = self.members.of(plan, &self.found);
         // Limits may be wider now, or gone.
         kept.gate.freed();
-        Ok(Arc::new(Upstream::new(
-            plan.name.clone(),
-            settings,
-            kept.dialer,
-            kept.series,
-            kept.memory,
-            members,
-        )))
+        let (
+            name,
+            Kept {
+                dialer, series, memory, ..
+            },
+        ) = (plan.name.clone(), kept);
+        Ok(Arc::new(Upstream::new(name, settings, dialer, series, memory, members)))
     }
 
     /// A cache keeps what is in it; a new size is for after the swap.

@@ -27,6 +27,7 @@ fn config(listener: &str, upstream: &str, endpoints: &[SocketAddr]) -> String {
         path = "/"
         upstream = "u"
         [upstreams.u]
+        balance = "round_robin"
         endpoints = [{}]
         {upstream}
         "#,

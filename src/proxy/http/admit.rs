@@ -1,19 +1,51 @@
-//! A request for which there is no endpoint at once: it waits for room, or is told to come back.
+//! An endpoint for a request; where there is none at once, it waits for room, or is told to come back.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::Scope;
-use super::request::context;
+use crate::balance::PickContext;
+use crate::base::rng::Rng;
 use crate::endpoint::Active;
 use crate::policy::queue::Importance;
 use crate::proxy::error::{Kind, ProxyError};
 use crate::proxy::record::Record;
+use crate::telemetry::shard::WorkerId;
 use crate::upstream::{Refused, Shed, Upstream};
 
 /// What those who are sent away are asked to wait: long enough for a burst to be over.
 pub const COME_BACK: Duration = Duration::from_secs(1);
+
+/// An endpoint other than those in `avoid`, counted as active.
+pub fn pick(
+    scope: &Scope<'_>,
+    upstream: &Upstream,
+    key: Option<u64>,
+    avoid: &[u32],
+    now: Instant,
+) -> Result<Active, Refused> {
+    let worker = &scope.down.worker;
+    upstream.admit(&mut context(key, &mut worker.rng.borrow_mut(), avoid, now, worker.id))
+}
+
+/// What a pick may look at.
+fn context<'a>(
+    key: Option<u64>,
+    rng: &'a mut Rng,
+    tried: &'a [u32],
+    now: Instant,
+    worker: WorkerId,
+) -> PickContext<'a> {
+    let now = now.into_std();
+    PickContext {
+        key,
+        rng,
+        tried,
+        now,
+        worker,
+    }
+}
 
 /// An endpoint after all, or why there is none.
 pub async fn wait(

@@ -9,7 +9,8 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::Response;
-use super::request::{judged, pick};
+use super::admit::pick;
+use super::request::judged;
 use super::retry::{Asked, Failed, discard};
 use crate::endpoint::Active;
 use crate::policy::budget::Permit;

@@ -9,7 +9,7 @@ use std::time::Duration;
 use http::{HeaderName, Method, StatusCode, Version, header};
 use tokio::time::Instant;
 
-use super::admit;
+use super::admit::{self, pick};
 use super::attempt::{Outgoing, attempt};
 use super::body::Timed;
 use super::cache;
@@ -20,8 +20,7 @@ use super::respond;
 use super::retry::{Asked, Failed, Retry};
 use super::upload::{Source, UNREAD};
 use super::{Request, Response, Scope};
-use crate::balance::{KeyParts, PickContext};
-use crate::base::rng::Rng;
+use crate::balance::KeyParts;
 use crate::endpoint::{Active, State};
 use crate::fields::Known;
 use crate::h1::host;
@@ -34,8 +33,7 @@ use crate::proxy::record::Record;
 use crate::route;
 use crate::snapshot::{Action, Forward};
 use crate::telemetry::series::Outcome;
-use crate::telemetry::shard::WorkerId;
-use crate::upstream::{End, Refused, Upstream};
+use crate::upstream::{End, Upstream};
 
 /// How many attempts a response took.
 const ATTEMPTS: &str = "x-evenkeel-attempts";
@@ -413,36 +411,6 @@ fn answered(request: &Outgoing<'_>, response: Response, record: &mut Record) -> 
     }
     record.answered();
     response
-}
-
-/// An endpoint other than those in `avoid`, counted as active.
-pub fn pick(
-    scope: &Scope<'_>,
-    upstream: &Upstream,
-    key: Option<u64>,
-    avoid: &[u32],
-    now: Instant,
-) -> Result<Active, Refused> {
-    let worker = &scope.down.worker;
-    upstream.admit(&mut context(key, &mut worker.rng.borrow_mut(), avoid, now, worker.id))
-}
-
-/// What a pick may look at.
-pub fn context<'a>(
-    key: Option<u64>,
-    rng: &'a mut Rng,
-    tried: &'a [u32],
-    now: Instant,
-    worker: WorkerId,
-) -> PickContext<'a> {
-    let now = now.into_std();
-    PickContext {
-        key,
-        rng,
-        tried,
-        now,
-        worker,
-    }
 }
 
 /// An attempt whose outcome is counted once, whatever happens.

@@ -8,9 +8,9 @@ use bytes::Bytes;
 use http::{StatusCode, header};
 use tokio::time::Instant;
 
+use super::admit::pick;
 use super::attempt::{Outgoing, may_repeat};
 use super::body::ResponseBody;
-use super::request::pick;
 use super::{Response, Scope};
 use crate::endpoint::{Active, State};
 use crate::policy::budget::Permit;
