@@ -10,7 +10,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 use super::api::{self, Secret, Tls, Url};
 use super::dns::Resolver;
 use super::feed::{self, Feed, Report};
-use super::{Answer, Listed, MAX_ENDPOINTS, MIN_WAIT, Start, back_off, jittered};
+use super::{Answer, Listed, MAX_ENDPOINTS, MIN_WAIT, Start, back_off, jittered, zone};
 use crate::base::rng::Rng;
 use crate::net::addr::EndpointAddr;
 use crate::tls::ClientSpec;
@@ -135,6 +135,14 @@ struct Service {
     #[serde(default)]
     port: u64,
     weights: Option<Weights>,
+    locality: Option<Locality>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Locality {
+    #[serde(default)]
+    zone: String,
 }
 
 #[derive(Deserialize)]
@@ -172,7 +180,12 @@ fn one(entry: &Entry, only_passing: bool) -> Option<Listed> {
             _ => return None,
         }
     }
-    let Service { address, port, weights } = &entry.service;
+    let Service {
+        address,
+        port,
+        weights,
+        locality,
+    } = &entry.service;
     let host = if address.is_empty() {
         &entry.node.address
     } else {
@@ -191,6 +204,7 @@ fn one(entry: &Entry, only_passing: bool) -> Option<Listed> {
         .map_or(1, |w| if is_passing { w.passing } else { w.warning });
     Some(Listed {
         weight: weight.clamp(1, 256) as u16,
+        zone: zone(locality.as_ref().map_or("", |locality| &locality.zone)),
         ..Listed::at(addr)
     })
 }
@@ -212,7 +226,7 @@ mod tests {
          "Service": {"ID": "web-1", "Service": "web", "Address": "", "Port": 8080, "Weights": {"Passing": 10, "Warning": 2}},
          "Checks": [{"CheckID": "serfHealth", "Status": "passing"}, {"CheckID": "web", "Status": "warning"}]},
         {"Node": {"Node": "n2", "Address": "10.0.0.2"},
-         "Service": {"ID": "web-2", "Address": "web2.internal", "Port": 8081, "Weights": {"Passing": 1000, "Warning": 1}},
+         "Service": {"ID": "web-2", "Address": "web2.internal", "Port": 8081, "Locality": {"Region": "eu", "Zone": "eu-1"}, "Weights": {"Passing": 1000, "Warning": 1}},
          "Checks": [{"Status": "passing"}]},
         {"Node": {"Node": "n3", "Address": "2001:db8::3"},
          "Service": {"ID": "web-3", "Address": "", "Port": 80}, "Checks": []},
@@ -229,6 +243,8 @@ mod tests {
             listed(BODY, false),
             ["10.0.0.1:8080 2", "[2001:db8::3]:80 1", "web2.internal:8081 256"]
         );
+        let zones = endpoints(BODY.as_bytes(), true).unwrap();
+        assert_eq!([&zones[0].zone, &zones[1].zone], [&None, &Some("eu-1".into())]);
         assert_eq!(listed("[]", true), [""; 0]);
         assert!(endpoints(b"{}", true).is_err());
         assert!(endpoints(b"[{}]", true).is_err());

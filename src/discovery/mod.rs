@@ -108,6 +108,11 @@ pub fn watch(spec: &Spec, start: Start) -> Feed<Answer<Listed>> {
     }
 }
 
+/// A zone as a source names it; empty is none, and a very long one is none that anybody has.
+fn zone(name: &str) -> Option<Arc<str>> {
+    (1..=128).contains(&name.len()).then(|| name.into())
+}
+
 /// How long to wait after the `failures`th failure in a row (from 1): 1 s, 2 s, 4 s … `longest`.
 fn back_off(failures: u32, longest: Duration) -> Duration {
     let doublings = failures.saturating_sub(1).min(31);

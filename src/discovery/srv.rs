@@ -12,6 +12,8 @@ use crate::net::addr::EndpointAddr;
 
 /// The weights of endpoints go so far; those of SRV records further.
 const MAX_WEIGHT: u32 = 256;
+/// And so many priorities are told apart.
+const MAX_PRIORITY: usize = 127;
 
 /// Asks for `name` at once and from then on.
 pub fn watch(name: &str, start: Start) -> Feed<Answer<Listed>> {
@@ -44,7 +46,7 @@ async fn ask(resolver: &Resolver, name: &str) -> Result<(Vec<Listed>, Duration),
     }
 }
 
-/// Those of the lowest priority value, and the others as backups; sorted, so that the order of an answer says nothing.
+/// Priorities become 0, 1, 2 … in their order; sorted, so that the order of an answer says nothing.
 fn endpoints(records: Vec<SRV>) -> Vec<Listed> {
     let usable = records.into_iter().filter_map(|record| {
         // Port 0, the target `.` and what is no host name are no addresses.
@@ -54,11 +56,16 @@ fn endpoints(records: Vec<SRV>) -> Vec<Listed> {
     let mut usable: Vec<_> = usable.collect();
     usable.sort();
     usable.dedup_by(|a, b| a.1 == b.1);
-    let first = usable.first().map_or(0, |(priority, ..)| *priority);
+    let mut priorities: Vec<_> = usable.iter().map(|(priority, ..)| *priority).collect();
+    priorities.dedup();
     let heaviest = usable.iter().map(|(.., weight)| u32::from(*weight)).max().unwrap_or(0);
     let listed = usable.into_iter().map(|(priority, addr, own)| Listed {
         weight: weight(own, heaviest),
-        backup: priority > first,
+        // More are the same: so far nobody falls.
+        priority: priorities
+            .iter()
+            .position(|p| *p == priority)
+            .map_or(0, |rank| rank.min(MAX_PRIORITY)) as u8,
         ..Listed::at(addr)
     });
     listed.collect()
@@ -86,15 +93,15 @@ mod tests {
             .iter()
             .map(|(priority, weight, port, target)| SRV::new(*priority, *weight, *port, name(target)));
         let listed = endpoints(records.collect());
-        let text = |e: &Listed| format!("{} {}{}", e.addr, e.weight, if e.backup { " backup" } else { "" });
+        let text = |e: &Listed| format!("{} {} {}", e.addr, e.weight, e.priority);
         listed.iter().map(text).collect()
     }
 
     #[test]
-    fn the_lowest_priority_is_used_and_the_others_are_backups() {
+    fn priorities_keep_their_order() {
         assert_eq!(
             listed(&[(20, 5, 80, "c.test."), (10, 3, 81, "b.test."), (10, 1, 80, "a.test.")]),
-            ["a.test.:80 1", "b.test.:81 3", "c.test.:80 5 backup"]
+            ["a.test.:80 1 0", "b.test.:81 3 0", "c.test.:80 5 1"]
         );
     }
 
@@ -102,7 +109,7 @@ mod tests {
     fn weights_are_scaled_and_never_none() {
         assert_eq!(
             listed(&[(1, 1000, 80, "a.test."), (1, 500, 80, "b.test."), (1, 0, 80, "c.test.")]),
-            ["a.test.:80 256", "b.test.:80 128", "c.test.:80 1"]
+            ["a.test.:80 256 0", "b.test.:80 128 0", "c.test.:80 1 0"]
         );
         assert_eq!(weight(0, 0), 1);
         assert_eq!(weight(u16::MAX, u32::from(u16::MAX)), 256);
@@ -119,7 +126,7 @@ mod tests {
                 (2, 1, 80, "c.test."),
                 (2, 2, 80, "C.test.")
             ]),
-            ["c.test.:80 1"]
+            ["c.test.:80 1 0"]
         );
     }
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 
 use super::PortName;
-use crate::discovery::{Listed, MAX_ENDPOINTS};
+use crate::discovery::{Listed, MAX_ENDPOINTS, zone};
 use crate::net::addr::EndpointAddr;
 
 /// One page of a list.
@@ -69,6 +69,20 @@ struct Endpoint {
     addresses: Vec<String>,
     #[serde(default)]
     conditions: Conditions,
+    zone: Option<String>,
+    hints: Option<Hints>,
+}
+
+/// Which zones are to use it.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Hints {
+    for_zones: Option<Vec<ForZone>>,
+}
+
+#[derive(Deserialize)]
+struct ForZone {
+    name: String,
 }
 
 /// Each may be missing, which has a meaning of its own.
@@ -209,7 +223,18 @@ fn endpoints(slice: &Slice, port: u16) -> Vec<(Listed, Use)> {
         let addr = EndpointAddr::parse(&text)
             .ok()
             .filter(|addr| !matches!(addr, EndpointAddr::Unix(_)))?;
-        Some((Listed::at(addr), is))
+        let hinted = endpoint
+            .hints
+            .as_ref()
+            .and_then(|hints| Some(&hints.for_zones.as_ref()?.first()?.name));
+        let zone = zone(hinted.or(endpoint.zone.as_ref()).map_or("", String::as_str));
+        Some((
+            Listed {
+                zone,
+                ..Listed::at(addr)
+            },
+            is,
+        ))
     });
     all.collect()
 }
@@ -290,6 +315,22 @@ mod tests {
             r#"{"code": 500, "reason": "InternalError", "message": "no"}"#,
         );
         assert_eq!(failed, Told::Failed("InternalError no".into()));
+    }
+
+    #[test]
+    fn hints_say_the_zone_better_than_where_a_pod_is() {
+        let mut slices = Slices::default();
+        let hinted = pod("10.0.0.1", "").replace(
+            r#""zone": "a""#,
+            r#""zone": "a", "hints": {"forZones": [{"name": "b"}]}"#,
+        );
+        told(
+            &mut slices,
+            "ADDED",
+            &slice("a", 1, &format!("{hinted},{}", pod("10.0.0.2", ""))),
+        );
+        let zones: Vec<_> = slices.endpoints().into_iter().map(|e| e.zone).collect();
+        assert_eq!(zones, [Some("b".into()), Some("a".into())]);
     }
 
     #[test]
