@@ -13,6 +13,7 @@ pub use self::bounded::MaxLoad;
 pub use self::key::KeyParts;
 use self::least_connections::LeastConnections;
 use self::maglev::Maglev;
+use self::only::Only;
 use self::p2c::P2c;
 use self::peak_ewma::PeakEwma;
 use self::random::Random;
@@ -32,6 +33,7 @@ mod contract;
 mod key;
 mod least_connections;
 mod maglev;
+mod only;
 mod p2c;
 mod peak_ewma;
 mod random;
@@ -150,6 +152,9 @@ pub struct Memory {
 
 /// The balancer for `candidates` (of none, one that never picks).
 pub fn build(spec: &Spec, candidates: &[Candidate], memory: &Memory) -> Box<dyn Balancer> {
+    if let [candidate] = candidates {
+        return Box::new(Only::new(candidate));
+    }
     match spec {
         Spec::RoundRobin => Box::new(RoundRobin::new(candidates, memory.turn.clone())),
         Spec::Random => Box::new(Random::new(candidates)),

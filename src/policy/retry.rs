@@ -113,10 +113,6 @@ impl On {
         self.grpc |= 1 << status.number();
     }
 
-    pub fn any_grpc(&self) -> bool {
-        self.grpc != 0
-    }
-
     pub fn has_grpc(&self, status: grpc::Status) -> bool {
         self.grpc >> status.number() & 1 == 1
     }
@@ -163,9 +159,9 @@ mod tests {
             on.add_status(status);
             assert!(on.has_status(status));
         }
-        assert!(!on.any_grpc());
+        assert!(!on.has_grpc(grpc::Status::UNAVAILABLE));
         on.add_grpc(grpc::Status::UNAVAILABLE);
-        assert!(on.any_grpc() && on.has_grpc(grpc::Status::UNAVAILABLE));
+        assert!(on.has_grpc(grpc::Status::UNAVAILABLE));
         assert!(!on.has_grpc(grpc::Status::INTERNAL));
         for code in [101, 162, 165, 200, 502, 504, 600, 611, 612, 999] {
             assert!(!on.has_status(StatusCode::from_u16(code).unwrap()), "{code}");

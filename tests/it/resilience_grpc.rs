@@ -96,6 +96,26 @@ fn a_call_that_ends_unavailable_without_a_message_is_made_again_where_that_was_a
 }
 
 #[test]
+fn an_endpoint_whose_calls_fail_at_once_attracts_none() {
+    let asked = Arc::new(AtomicUsize::new(0));
+    let count = asked.clone();
+    let refuses = H2Origin::answering(move |_| {
+        count.fetch_add(1, Relaxed);
+        let response = Response::builder().header("content-type", "application/grpc");
+        response.header("grpc-status", "14").body(()).unwrap()
+    });
+    let echoes = H2Origin::start(None);
+    let text = config("", "protocol = \"h2\"\nretries = 0", &[refuses.addr, echoes.addr]);
+    let proxy = Proxy::start(&text.replace("round_robin", "peak_ewma"));
+    for _ in 0..60 {
+        call(proxy.addr("web"), None);
+    }
+    // A response with 200 like any other, to whoever looks at its status alone: then it would be half of them.
+    let asked = asked.load(Relaxed);
+    assert!(asked < 15, "{asked} of 60");
+}
+
+#[test]
 fn calls_are_told_of_failures_in_their_own_way() {
     let proxy = Proxy::start(&config("", "protocol = \"h2\"\nretries = 0", &[Origin::nobody()]));
     let (fields, _, _) = call(proxy.addr("web"), None);

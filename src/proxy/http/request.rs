@@ -26,8 +26,8 @@ use crate::fields::Known;
 use crate::h1::host;
 use crate::h1::target::Target;
 use crate::policy::adaptive::Sample;
+use crate::policy::grpc;
 use crate::policy::queue::Importance;
-use crate::policy::{grpc, retry};
 use crate::proxy::error::{Kind, ProxyError};
 use crate::proxy::record::Record;
 use crate::route;
@@ -373,17 +373,21 @@ pub async fn judged(
     match attempt(scope, upstream, asked.request, active, begun, connected).await {
         Ok(response) => {
             counted.plain = !response.status.is_client_error();
-            counted.shed = matches!(
-                response.status,
-                StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS
-            );
+            let grpc = asked.request.grpc.then(|| grpc_status(&response)).flatten();
+            counted.shed = match grpc {
+                Some(status) => matches!(status, grpc::Status::UNAVAILABLE | grpc::Status::RESOURCE_EXHAUSTED),
+                None => matches!(
+                    response.status,
+                    StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS
+                ),
+            };
             let outcome = if response.status.is_server_error() {
                 Outcome::ServerError
             } else {
                 Outcome::Success
             };
             counted.end(outcome);
-            if asked.request.grpc && retry.on.any_grpc() && grpc_failed(retry, &response) {
+            if grpc.is_some_and(|status| retry.on.has_grpc(status)) {
                 Err(Failed::Grpc(response))
             } else if retry.on.has_status(response.status) {
                 Err(Failed::Answer(response))
@@ -398,10 +402,10 @@ pub async fn judged(
     }
 }
 
-/// Whether a response without messages has a status of gRPC that is retried on.
-fn grpc_failed(retry: &retry::Spec, response: &Response) -> bool {
+/// The status of a call that ended without a message.
+fn grpc_status(response: &Response) -> Option<grpc::Status> {
     let status = response.fields.named(&GRPC_STATUS).next().and_then(grpc::Status::read);
-    response.body.is_empty() && status.is_some_and(|status| retry.on.has_grpc(status))
+    status.filter(|_| response.body.is_empty())
 }
 
 /// This response is passed on: no attempt follows.
