@@ -18,6 +18,7 @@ mod limits;
 mod malformed;
 mod pool;
 mod outlier;
+mod recipes;
 mod probes;
 mod reload;
 mod resilience;
