@@ -118,7 +118,7 @@ fn apply(kept: &KeptCache, purge: &Purge) -> serde_json::Value {
     let mut count = 0;
     for key in purge.url.list().iter().filter_map(|url| Key::of_url(url, &kept.query)) {
         let there = match purge.dry_run {
-            true => store.contains(&key),
+            true => cache.contains(&key),
             false => cache.purge(&key, purge.soft, now),
         };
         count += usize::from(there);

@@ -30,6 +30,8 @@ pub struct Key {
     pub text: Vec<u8>,
     /// Bytes that all variants share.
     pub primary: usize,
+    /// The URL's own, where this is one that several share (No-Vary-Search).
+    pub exact: Option<Box<[u8]>>,
 }
 
 impl Key {
@@ -58,7 +60,16 @@ impl Key {
         Some(Self {
             primary: text.len(),
             text,
+            exact: None,
         })
+    }
+
+    /// The URL's own again.
+    pub fn restore(&mut self) {
+        if let Some(exact) = self.exact.take() {
+            self.primary = exact.len();
+            self.text = exact.into();
+        }
     }
 
     /// A key for a URL as people write it: of a purge, or of a field such as Location.

@@ -1,6 +1,7 @@
 //! The response cache (RFC 9111): what may be stored and served is pure code here, the store and the fetches that many
 //! wait for are shared by all workers. How a request uses it stands in `proxy/http/cache.rs`.
 
+pub mod apart;
 pub mod conditional;
 pub mod date;
 pub mod directives;
@@ -12,6 +13,7 @@ pub mod key;
 pub mod query;
 pub mod range;
 pub mod reason;
+pub mod search;
 pub mod storable;
 pub mod store;
 pub mod structured;
@@ -24,7 +26,10 @@ use tokio::time::Instant;
 
 use self::fill::Fills;
 use self::key::Key;
-use self::store::Store;
+use self::search::{Rule, Searches};
+use self::store::{Found, Store};
+use self::vary::Vary;
+use crate::fields::Fields;
 use crate::telemetry::series::CacheSeries;
 
 /// One cache, as the configuration names it: what outlives reloads.
@@ -33,6 +38,7 @@ pub struct Cache {
     pub name: Arc<str>,
     pub store: Store,
     pub fills: Arc<Fills>,
+    searches: Searches,
     pub series: CacheSeries,
     /// Where its clock begins.
     epoch: Instant,
@@ -45,6 +51,7 @@ impl Cache {
             name,
             store: Store::new(memory),
             fills: Arc::default(),
+            searches: Searches::default(),
             series: CacheSeries::new(workers),
             epoch: Instant::now(),
         }
@@ -60,8 +67,48 @@ impl Cache {
 
     /// Forgets a URL, or makes it stale. `true`: there was something.
     pub fn purge(&self, key: &Key, soft: bool, clock: i64) -> bool {
-        let was = self.store.purge(key, soft, clock);
-        self.fills.purge(key);
+        let mut was = false;
+        for key in self.searches.same(key).iter().chain([key]) {
+            was |= self.store.purge(key, soft, clock);
+            self.fills.purge(key);
+        }
         was
+    }
+
+    /// Whether something is stored for a URL.
+    pub fn contains(&self, key: &Key) -> bool {
+        let same = self.searches.same(key);
+        same.is_some_and(|same| self.store.contains(&same)) || self.store.contains(key)
+    }
+
+    /// What is there for `request`. `key` becomes the one it is stored by, or will be.
+    pub fn find(&self, key: &mut Key, request: &Fields, now: i64) -> Found {
+        key.restore();
+        let Some(mut same) = self.searches.same(key) else {
+            return self.store.find(key, request, now);
+        };
+        let found = self.store.find(&mut same, request, now);
+        // Of those that do not say that they answer for others there may be one for this very URL.
+        if !matches!(found, Found::Entry(..))
+            && let own @ Found::Entry(..) = self.store.find(key, request, now)
+        {
+            return own;
+        }
+        // The variant, if any, is no part of the URL.
+        *key = same;
+        found
+    }
+
+    /// Where a response with these fields belongs: `key` becomes its key. `None`: nowhere.
+    pub fn place(&self, key: &mut Key, response: &Fields, vary: &Vary, request: &Fields) -> Option<()> {
+        key.restore();
+        key.text.truncate(key.primary);
+        if let Some(rule) = Rule::of(response) {
+            self.searches.note(key, rule);
+            if let Some(same) = self.searches.same(key) {
+                *key = same;
+            }
+        }
+        self.store.place(key, vary, request)
     }
 }

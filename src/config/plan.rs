@@ -176,6 +176,9 @@ pub struct Cache {
     pub memory: u64,
     /// Parameters in its keys (all).
     pub query: Query,
+    /// Fields of requests that responses are told apart by beside their Vary, and cookies.
+    pub apart: Vec<HeaderName>,
+    pub cookies: Vec<String>,
 }
 
 /// How a route uses a cache.
@@ -187,6 +190,7 @@ pub struct CacheUse {
     pub query: Query,
     /// Fields of requests that responses are told apart by beside their Vary.
     pub apart: Vec<HeaderName>,
+    pub cookies: Vec<String>,
     /// Who may purge by the method PURGE; empty: the method means nothing.
     pub purge_sources: Vec<IpNet>,
     /// Bytes of a body (a sixteenth of the memory).

@@ -3,7 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::HeaderName;
+use tokio::time::Instant;
+
 use crate::cache::Cache;
+use crate::cache::apart::COOKIES;
 use crate::cache::freshness::{Defaults, Heuristic};
 use crate::cache::storable::Rules;
 use crate::config::defaults;
@@ -17,6 +21,8 @@ pub fn kept(caches: &[Arc<Cache>], plan: &Plan) -> Vec<KeptCache> {
         cache: cache.clone(),
         memory: plan.memory,
         query: plan.query.clone(),
+        apart: plan.apart.as_slice().into(),
+        cookies: plan.cookies.as_slice().into(),
     })
     .collect()
 }
@@ -35,11 +41,30 @@ pub fn used(used: &plan::CacheUse, caches: &[Arc<Cache>]) -> Option<Arc<Cached>>
             },
             set_cookie: used.set_cookie,
             targets: used.targets.as_slice().into(),
-            apart: used.apart.as_slice().into(),
+            apart: apart(used),
         },
         query: used.query.clone(),
+        cookies: used.cookies.as_slice().into(),
         purge_sources: used.purge_sources.clone(),
         max_entry: used.max_entry,
         max_head: defaults::CACHE_MAX_HEAD,
     }))
+}
+
+fn apart(used: &plan::CacheUse) -> Box<[HeaderName]> {
+    let cookies = (!used.cookies.is_empty()).then(|| COOKIES.clone());
+    used.apart.iter().cloned().chain(cookies).collect()
+}
+
+/// After the swap: sizes, and what was stored under other keys.
+pub fn settle(now: &[KeptCache], before: &[KeptCache]) {
+    for kept in now {
+        let cache = &kept.cache;
+        cache.store.resize(kept.memory);
+        let old = before.iter().find(|old| Arc::ptr_eq(&old.cache, cache));
+        if old.is_some_and(|old| !kept.has_keys_of(old)) {
+            cache.store.purge_all(false, cache.clock(Instant::now()));
+            cache.store.clear();
+        }
+    }
 }

@@ -267,11 +267,11 @@ impl Process {
         if let Some(output) = output {
             self.access.switch(output);
         }
-        let caches = snapshot.caches.clone();
+        let kept = (snapshot.caches.clone(), self.current.get().caches.clone());
         let before = leaving::present(&self.current.get());
         self.current.publish(snapshot);
         self.status.leaving.part(before, &leaving::present(&self.current.get()));
-        caches.iter().for_each(|kept| kept.cache.store.resize(kept.memory));
+        caches::settle(&kept.0, &kept.1);
         self.crew.tell_all(|| Command::Changed);
         let mut closed = self.sockets.apply(pending, &plan, |name| world.slot(name), &self.crew);
         self.admin.apply(admin);

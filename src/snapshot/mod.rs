@@ -142,6 +142,16 @@ pub struct KeptCache {
     pub memory: u64,
     /// Parameters in its keys.
     pub query: Query,
+    /// Fields of requests and cookies in its keys.
+    pub apart: Box<[HeaderName]>,
+    pub cookies: Box<[String]>,
+}
+
+impl KeptCache {
+    /// Whether what was stored with the settings of `before` may answer for requests that these settings tell apart.
+    pub fn has_keys_of(&self, before: &Self) -> bool {
+        (&self.query, &self.apart, &self.cookies) == (&before.query, &before.apart, &before.cookies)
+    }
 }
 
 /// A route's cache and how it is used.
@@ -151,6 +161,8 @@ pub struct Cached {
     pub rules: Rules,
     /// Parameters in its keys; others are not sent on.
     pub query: Query,
+    /// Cookies in its keys.
+    pub cookies: Box<[String]>,
     /// Who may purge by the method PURGE; empty: the method means nothing.
     pub purge_sources: Vec<IpNet>,
     /// Bytes of a body, and of a head.

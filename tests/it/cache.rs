@@ -10,7 +10,7 @@ use crate::harness::client::Reply;
 use crate::harness::origin::Seen;
 use crate::harness::{Client, Origin, Proxy, eventually, get};
 
-fn config(origin: &Origin, extra: &str) -> String {
+pub fn config(origin: &Origin, extra: &str) -> String {
     format!(
         r#"
         [server]
@@ -36,12 +36,12 @@ fn config(origin: &Origin, extra: &str) -> String {
     )
 }
 
-fn proxy(origin: &Origin) -> Proxy {
+pub fn proxy(origin: &Origin) -> Proxy {
     Proxy::start(&config(origin, ""))
 }
 
 /// Writes a whole response with these fields.
-fn answer(stream: &mut TcpStream, status: u16, fields: &str, body: &str) -> std::io::Result<bool> {
+pub fn answer(stream: &mut TcpStream, status: u16, fields: &str, body: &str) -> std::io::Result<bool> {
     let length = body.len();
     let head = format!("HTTP/1.1 {status} X\r\n{fields}\r\ncontent-length: {length}\r\n\r\n{body}");
     stream.write_all(head.as_bytes())?;
@@ -49,7 +49,7 @@ fn answer(stream: &mut TcpStream, status: u16, fields: &str, body: &str) -> std:
 }
 
 /// An origin that says these fields and numbers its bodies.
-fn counting(fields: &'static str) -> Origin {
+pub fn counting(fields: &'static str) -> Origin {
     let count = AtomicUsize::new(0);
     Origin::start(move |_, stream| {
         answer(
@@ -61,7 +61,7 @@ fn counting(fields: &'static str) -> Origin {
     })
 }
 
-fn ask(proxy: &Proxy, method: &str, path: &str, fields: &str) -> Reply {
+pub fn ask(proxy: &Proxy, method: &str, path: &str, fields: &str) -> Reply {
     let mut client = Client::connect(proxy.addr("web"));
     client.send(format!("{method} {path} HTTP/1.1\r\nHost: test\r\n{fields}\r\n"));
     match method {
@@ -374,7 +374,7 @@ fn a_reload_keeps_what_is_stored_and_a_smaller_size_lets_go() {
 }
 
 /// POST to the admin listener.
-fn purge(proxy: &Proxy, what: &str) -> serde_json::Value {
+pub fn purge(proxy: &Proxy, what: &str) -> serde_json::Value {
     let mut client = Client::connect(proxy.addr("admin"));
     let length = what.len();
     client.send(format!(

@@ -7,6 +7,7 @@ mod algorithms;
 mod balance;
 mod bulk;
 mod cache;
+mod cache_keys;
 mod chaos;
 mod desync;
 mod drain;

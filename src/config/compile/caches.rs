@@ -17,6 +17,8 @@ pub fn compile(cx: &Context<'_>, schema: &Schema) -> Vec<Cache> {
             name: cache.name.value.as_str().into(),
             memory,
             query: cache.query.clone(),
+            apart: cache.apart.clone(),
+            cookies: cache.cookies.clone(),
         });
     }
     planned
@@ -35,6 +37,7 @@ pub fn used(cx: &Context<'_>, schema: &Schema, caches: &mut Names<'_>, reference
         cache: index,
         query: cache.query.clone(),
         apart: cache.apart.clone(),
+        cookies: cache.cookies.clone(),
         purge_sources: cache.purge_sources.clone(),
         max_entry: max_entry.map_or(largest(memory), |found| found.value),
         heuristic: own.heuristic.or(shared.heuristic).unwrap_or(defaults::CACHE_HEURISTIC),

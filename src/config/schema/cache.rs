@@ -5,7 +5,7 @@ use std::time::Duration;
 use http::HeaderName;
 use ipnet::IpNet;
 
-use super::name::{check_name, networks, reference};
+use super::name::{check_name, is_token, networks, reference};
 use crate::cache::query::Query;
 use crate::config::diagnostic::{At, Context, Diagnostic};
 use crate::config::reader::{Fields, Shape, parsed, text};
@@ -20,6 +20,7 @@ pub struct Cache {
     pub query: Query,
     /// Fields of requests that responses are told apart by.
     pub apart: Vec<HeaderName>,
+    pub cookies: Vec<String>,
     pub usage: Usage,
 }
 
@@ -58,8 +59,8 @@ pub const CACHE: Shape = Shape {
 };
 pub const KEY: Shape = Shape {
     what: "`key`",
-    keys: &["headers", "query", "without_query"],
-    later: &["cookies"],
+    keys: &["headers", "cookies", "query", "without_query"],
+    later: &[],
 };
 pub const USE: Shape = Shape {
     what: "`cache`",
@@ -85,6 +86,7 @@ pub fn read(cx: &Context<'_>, name: &At<String>, node: &Node) -> Option<Cache> {
     let key = fields.get("key").and_then(|node| Fields::of(cx, node, &KEY));
     Some(Cache {
         query: key.as_ref().map(query).unwrap_or_default(),
+        cookies: key.as_ref().map(cookies).unwrap_or_default(),
         apart: key.as_ref().and_then(|key| names(key, "headers")).unwrap_or_default(),
         name: name.clone(),
         memory: fields.size("memory", LEAST_MEMORY..=u64::MAX / 2, "at least 1MiB"),
@@ -121,6 +123,18 @@ fn query(key: &Fields<'_>) -> Query {
     let (only, without) = (list("query"), list("without_query"));
     only.map(Query::Only)
         .or(without.map(Query::Without))
+        .unwrap_or_default()
+}
+
+fn cookies(key: &Fields<'_>) -> Vec<String> {
+    let expected = "expected the name of a cookie";
+    let name = |text: &str| match is_token(text) {
+        true => Ok(text.to_owned()),
+        false => Err(format!("`{text}` is not the name of a cookie")),
+    };
+    let read = |node| parsed(key.cx, node, expected, name).map(|found| found.value);
+    key.list("cookies", "a list of names of cookies", read)
+        .map(|found| found.value)
         .unwrap_or_default()
 }
 

@@ -14,6 +14,7 @@ use tokio::time::Instant;
 
 use super::fill::{Wanted, moment, opening, pump, renewed};
 use super::{Asked, Missing, Stored};
+use crate::cache::apart;
 use crate::cache::conditional;
 use crate::cache::entry::Entry;
 use crate::cache::fill::{Failure, Joined, Lead, Opening, Seat};
@@ -201,6 +202,7 @@ fn prepare(
     let cache = &cached.cache;
     cache.series.local(scope.down.worker.id).fills.add(1);
     let mut fields = asked.request.fields.clone();
+    apart::forget(&mut fields, &cached.cookies);
     match &stale {
         Some((entry, _)) => {
             conditional::ask(&mut fields, &entry.meta.head.fields());

@@ -103,8 +103,9 @@ fn meta(
     let head = head.ok_or(Reason::HeadTooLarge)?;
     let store = &cached.cache.store;
     let mut place = wanted.key.clone();
-    store
-        .place(&mut place, &stored.vary, &wanted.fields)
+    cached
+        .cache
+        .place(&mut place, fields, &stored.vary, &wanted.fields)
         .ok_or(Reason::VaryTooMany)?;
     let meta = Meta {
         status,

@@ -115,9 +115,10 @@ fn follow(
     if !suits(asked, freshness, clock) {
         return None;
     }
-    if !opening.vary.is_empty() {
+    if !opening.vary.is_empty() || asked.key.exact.is_some() {
         let mut own = asked.key.clone();
-        cache.store.place(&mut own, &opening.vary, &asked.request.fields)?;
+        let fields = opening.meta.head.fields();
+        cache.place(&mut own, &fields, &opening.vary, &asked.request.fields)?;
         if *own.text != *opening.key {
             return None;
         }

@@ -17,6 +17,7 @@ use self::serve::Now;
 use self::status::Told;
 use super::request::{Work, send};
 use super::{Request, Response, Scope, respond};
+use crate::cache::apart;
 use crate::cache::directives::ForRequest;
 use crate::cache::entry::Entry;
 use crate::cache::freshness::{Freshness, Verdict};
@@ -124,6 +125,7 @@ pub fn look_up(
     if !matches!(asked.request.method, Method::GET | Method::HEAD) {
         return Err(Box::new(asked));
     }
+    apart::note(&mut asked.request.fields, &cached.cookies);
     let started = record.started;
     match find(scope, work, cached, &mut asked, started, record) {
         Ok(response) => Ok(response),
@@ -208,7 +210,7 @@ fn find(
         shared: shared && !ranged,
         ranged,
     };
-    let (why, shared) = match cache.store.find(&mut asked.key, &asked.request.fields, now.clock) {
+    let (why, shared) = match cache.find(&mut asked.key, &asked.request.fields, now.clock) {
         Found::Nothing => ("uri-miss", true),
         Found::OtherVariant => ("vary-miss", true),
         Found::Pass => ("uri-miss", false),

@@ -8,6 +8,7 @@ use tokio::time::Instant;
 use super::fill::{self, Wanted};
 use super::status::Told;
 use super::{Asked, Stored, count};
+use crate::cache::apart;
 use crate::cache::conditional;
 use crate::cache::reason::Reason;
 use crate::fields::Known;
@@ -44,6 +45,7 @@ pub async fn head(
         stamp: cache.store.stamp(),
     };
     conditional::forget(&mut request.fields);
+    apart::forget(&mut request.fields, &cached.cookies);
     let begun = Instant::now();
     let mut response = send(scope, work, request, record).await?;
     let why = if stored.is_some() { "stale" } else { "uri-miss" };
@@ -78,7 +80,8 @@ pub async fn change(
         ..
     } = asked;
     let cache = &cached.cache;
-    let fields = request.fields.clone();
+    let mut fields = request.fields.clone();
+    apart::note(&mut fields, &cached.cookies);
     let begun = Instant::now();
     let mut response = send(scope, work, request, record).await?;
     let mut told = Told {

@@ -1,0 +1,267 @@
+//! No-Vary-Search (draft-ietf-httpbis-no-vary-search): responses that say which parameters of their URL mean nothing, or
+//! that their order does, answer for all URLs that differ in these alone.
+//!
+//! For each path the newest such rule is known. By it the query of a request is brought into one form, and what is stored
+//! under that form says the same of itself.
+
+use std::collections::HashMap;
+use std::hash::BuildHasher;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use foldhash::quality::RandomState;
+use http::HeaderName;
+
+use super::apart::escape;
+use super::key::Key;
+use super::structured::{self, Value};
+use crate::base::pairs::{decoded, parameters};
+use crate::fields::Fields;
+
+static FIELD: HeaderName = HeaderName::from_static("no-vary-search");
+
+/// Bytes of the field, and names in it; of more it counts as absent.
+const MAX_FIELD: usize = 4096;
+const MAX_NAMES: usize = 64;
+/// Parameters of a query; one with more is stored as it stands.
+const MAX_PARAMETERS: usize = 256;
+/// Paths whose rules are known; more, and all are forgotten: what is stored under their form is not found any more.
+const MAX_PATHS: usize = 4096;
+
+/// What a response says of its URL's query.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rule {
+    names: Box<[Vec<u8>]>,
+    /// `names` are those that count; else those that do not.
+    only: bool,
+    any_order: bool,
+}
+
+impl Rule {
+    /// `None`: every query is another.
+    pub fn of(response: &Fields) -> Option<Self> {
+        let lines: Vec<&[u8]> = response.named(&FIELD).collect();
+        let text = lines.join(&b", "[..]);
+        if text.is_empty() || text.len() > MAX_FIELD {
+            return None;
+        }
+        Self::read(std::str::from_utf8(&text).ok()?)
+    }
+
+    fn read(text: &str) -> Option<Self> {
+        let (mut params, mut except, mut any_order) = (None, None, false);
+        for (name, value) in structured::dictionary(text)? {
+            match (name, value) {
+                ("key-order", Value::Boolean(any)) => any_order = any,
+                ("params", Value::List(names)) => params = Some(Some(names)),
+                // All of them: as earlier drafts had it, and servers say it.
+                ("params", Value::Boolean(true)) => params = Some(None),
+                ("except", Value::List(names)) => except = Some(names),
+                ("key-order" | "params" | "except", _) => return None,
+                _ => {}
+            }
+        }
+        let (names, only) = match (params, except) {
+            (Some(Some(_)), Some(_)) => return None,
+            (Some(Some(names)), None) => (names, false),
+            (_, Some(names)) => (names, true),
+            (Some(None), None) => (Vec::new(), true),
+            (None, None) => (Vec::new(), false),
+        };
+        if names.len() > MAX_NAMES || (!only && names.is_empty() && !any_order) {
+            return None;
+        }
+        let names = names.iter().map(|name| decoded(name.as_bytes()).collect());
+        Some(Self {
+            names: names.collect(),
+            only,
+            any_order,
+        })
+    }
+
+    /// The form all queries have that are the same by this rule.
+    fn form(&self, query: &str) -> Option<Vec<u8>> {
+        let mut pairs: Vec<(Vec<u8>, Vec<u8>)> = Vec::new();
+        for (name, value) in parameters(query) {
+            let name: Vec<u8> = decoded(name).collect();
+            if self.names.contains(&name) == self.only {
+                pairs.push((name, decoded(value).collect()));
+            }
+            if pairs.len() > MAX_PARAMETERS {
+                return None;
+            }
+        }
+        if self.any_order {
+            // Several of one name keep theirs.
+            pairs.sort_by(|a, b| a.0.cmp(&b.0));
+        }
+        let mut form = Vec::new();
+        for (name, value) in pairs {
+            escape(&name, &mut form);
+            form.push(b'=');
+            escape(&value, &mut form);
+            form.push(b'&');
+        }
+        Some(form)
+    }
+}
+
+/// The newest rule of a path. Another rule has another number, and what was stored under the one before is out of reach.
+type Known = (Arc<Rule>, u64);
+
+/// The rules of a cache's paths.
+#[derive(Debug, Default)]
+pub struct Searches {
+    rules: Mutex<HashMap<Box<[u8]>, Known, RandomState>>,
+    /// How many, to be looked at before the lock.
+    count: AtomicUsize,
+    next: AtomicU64,
+    /// Numbers of another process are others.
+    numbers: RandomState,
+}
+
+impl Searches {
+    /// What a response says of its path.
+    pub fn note(&self, key: &Key, rule: Rule) {
+        let (path, _) = halves(key);
+        let mut rules = self.rules.lock().unwrap_or_else(PoisonError::into_inner);
+        if rules.get(path).is_some_and(|(known, _)| **known == rule) {
+            return;
+        }
+        if rules.len() >= MAX_PATHS && !rules.contains_key(path) {
+            rules.clear();
+        }
+        let number = self.numbers.hash_one(self.next.fetch_add(1, Relaxed));
+        rules.insert(path.into(), (Arc::new(rule), number));
+        self.count.store(rules.len(), Relaxed);
+    }
+
+    /// The key of all URLs that are the same as this one. `None`: nothing is said of its path.
+    pub fn same(&self, key: &Key) -> Option<Key> {
+        if self.count.load(Relaxed) == 0 {
+            return None;
+        }
+        let (path, query) = halves(key);
+        let (rule, number) = {
+            let rules = self.rules.lock().unwrap_or_else(PoisonError::into_inner);
+            rules.get(path)?.clone()
+        };
+        let form = rule.form(std::str::from_utf8(query).ok()?)?;
+        // No URL has a space in it.
+        let mut text = [path, b"? ", format!("{number:016x} ").as_bytes(), &form].concat();
+        text.shrink_to_fit();
+        Some(Key {
+            primary: text.len(),
+            text,
+            exact: Some(key.primary().into()),
+        })
+    }
+}
+
+/// Path and query of a key as it was made of a request.
+fn halves(key: &Key) -> (&[u8], &[u8]) {
+    let url = key.primary();
+    match memchr::memchr(b'?', url) {
+        Some(at) => (url.get(..at).unwrap_or_default(), url.get(at + 1..).unwrap_or_default()),
+        None => (url, &[]),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::cache::query::Query;
+
+    fn same(rule: &str, a: &str, b: &str) -> bool {
+        let rule = Rule::read(rule).unwrap();
+        rule.form(a).unwrap() == rule.form(b).unwrap()
+    }
+
+    #[test]
+    fn what_means_nothing_makes_no_difference() {
+        for (rule, a, b, expected) in [
+            ("key-order", "a=1&b=2", "b=2&a=1", true),
+            ("key-order", "a=1&a=2", "a=2&a=1", false),
+            ("key-order", "a=x", "%61=%78", true),
+            ("key-order", "a=x&&&", "a=x", true),
+            ("key-order", "", "&", true),
+            ("key-order", "a=", "a", true),
+            ("key-order", "a=+", "a=%20", true),
+            ("key-order", "a=1&b=2", "a=1", false),
+            ("params=(\"u\")", "a=1&u=2", "a=1", true),
+            ("params=(\"u\")", "a=1&u=2", "u=3&a=1&%75=4", true),
+            ("params=(\"u\")", "a=1&b=2", "b=2&a=1", false),
+            ("params=(\"u\"), key-order", "a=1&u=2&b=2", "b=2&a=1", true),
+            ("params=(\"%C3%A9+x\")", "\u{e9}%20x=1", "", true),
+            ("except=(\"id\")", "id=1&x=2", "y=3&id=1", true),
+            ("except=(\"id\")", "id=1", "id=2", false),
+            ("params, except=(\"id\")", "id=1&x=2", "id=1", true),
+            ("except=()", "a=1", "", true),
+            ("params", "a=1", "b=1", true),
+            ("params=(\"u\"), new=1", "u=1", "", true),
+            // What separates in the form is not taken for what a value has.
+            ("key-order", "a=1%26b%3D2", "a=1&b=2", false),
+        ] {
+            assert_eq!(same(rule, a, b), expected, "{rule}: {a} and {b}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_understood_says_nothing() {
+        let many = format!("params=({})", vec!["\"a\""; 65].join(" "));
+        for text in [
+            "",
+            "key-order=\"a\"",
+            "key-order=?0",
+            "params=()",
+            "params=\"a\"",
+            "params=?0",
+            "params=(\"a\"), except=(\"b\")",
+            "except=\"a\"",
+            "except",
+            "params=(",
+            &many,
+        ] {
+            assert_eq!(Rule::read(text), None, "{text}");
+        }
+        let long: String = (0..300).map(|n| format!("a{n}=1&")).collect();
+        assert_eq!(Rule::read("key-order").unwrap().form(&long), None);
+    }
+
+    fn key(url: &str) -> Key {
+        Key::of_url(url, &Query::All).unwrap()
+    }
+
+    #[test]
+    fn a_path_has_its_newest_rule_and_another_path_has_none() {
+        let searches = Searches::default();
+        let rule = |text| Rule::read(text).unwrap();
+        assert_eq!(searches.same(&key("http://a/p?u=1")), None);
+        searches.note(&key("http://a/p?x"), rule("params=(\"u\")"));
+        let first = searches.same(&key("http://a/p?u=1")).unwrap();
+        assert_eq!(searches.same(&key("http://a/p")).unwrap().text, first.text);
+        assert_eq!(first.exact.as_deref(), Some(&b"http://a/p?u=1"[..]));
+        assert!(searches.same(&key("http://a/q?u=1")).is_none() && searches.same(&key("http://b/p")).is_none());
+        searches.note(&key("http://a/p"), rule("key-order"));
+        searches.note(&key("http://a/p"), rule("params=(\"u\")"));
+        assert_ne!(searches.same(&key("http://a/p")).unwrap().text, first.text);
+        for n in 0..2 * MAX_PATHS {
+            searches.note(&key(&format!("http://a/{n}")), rule("key-order"));
+        }
+        assert!(searches.rules.lock().unwrap().len() <= MAX_PATHS);
+    }
+
+    proptest! {
+        /// The form is one of its own class, and order decides where it was not said that it does not.
+        #[test]
+        fn forms_are_their_own_form(query in "[abu=&%61+]{0,30}") {
+            for rule in ["key-order", "params=(\"u\")", "except=(\"a\" \"b\"), key-order"] {
+                let rule = Rule::read(rule).unwrap();
+                let form = String::from_utf8(rule.form(&query).unwrap()).unwrap();
+                prop_assert_eq!(rule.form(&form).unwrap(), form.as_bytes());
+            }
+        }
+    }
+}
