@@ -49,20 +49,12 @@ fn few_keys_move_when_one_of_n_goes() {
             }
             let of_a_share = |keys: usize| keys as f64 / KEYS as f64 * n as f64;
             let mean = of_a_share(moved) / gone.len() as f64;
-            // Maglev moves some keys of endpoints that stay, the more the fewer slots an endpoint has.
-            match (&spec, n) {
-                (Spec::Maglev(_), 40) => assert!(mean <= 1.25, "maglev, {n}: {mean}"),
-                (Spec::Maglev(_), 100) => assert!(mean <= 1.7, "maglev, {n}: {mean}"),
-                (Spec::Maglev(_), _) => assert!(mean <= 1.1, "maglev, {n}: {mean}"),
-                _ => {
-                    assert_eq!(needless, 0, "{}, {n}", spec.label());
-                    assert!(
-                        mean <= 1.1 && of_a_share(worst) <= 1.1,
-                        "{}, {n}: {mean}, {worst}",
-                        spec.label()
-                    );
-                }
-            }
+            // Maglev bounds shares, and so moves some keys of endpoints that stay.
+            let needless = of_a_share(needless) / gone.len() as f64;
+            let allowed = if matches!(spec, Spec::Maglev(_)) { 0.05 } else { 0.0 };
+            assert!(needless <= allowed, "{}, {n}: {needless}", spec.label());
+            let worst = of_a_share(worst);
+            assert!(mean <= 1.1 && worst <= 1.1, "{}, {n}: {mean}, {worst}", spec.label());
         }
     }
 }
