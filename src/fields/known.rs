@@ -49,7 +49,7 @@ pub enum Known {
     GrpcTimeout,
 }
 
-/// Names by length, in lower case: a name is compared with one or two of them at most.
+/// Names by length, in lower case.
 const BY_LENGTH: [&[(&str, Known)]; 20] = [
     &[],
     &[],
@@ -112,18 +112,120 @@ const BY_LENGTH: [&[(&str, Known)]; 20] = [
     ],
 ];
 
+/// The longest of these names, in words of eight bytes.
+const WORDS: usize = 3;
+/// Places for the names: at most one name stands in each.
+const PLACES: usize = 128;
+
+/// A name to compare with: its words, and which of their bits count. For letters the one that tells upper from lower case
+/// does not.
+#[derive(Clone, Copy)]
+struct Entry {
+    words: [u64; WORDS],
+    counts: [u64; WORDS],
+    len: usize,
+    known: Known,
+}
+
+/// What the places are computed with, found at compile time so that no two names share one.
+const FACTOR: usize = {
+    let mut factor = 1;
+    while !fits(factor) {
+        factor += 1;
+    }
+    factor
+};
+
+/// All names by their place.
+static TABLE: [Entry; PLACES] = {
+    let none = Entry {
+        words: [0; WORDS],
+        counts: [0; WORDS],
+        len: 0,
+        known: Known::Other,
+    };
+    let mut table = [none; PLACES];
+    let mut len = 2;
+    while len < BY_LENGTH.len() {
+        let mut i = 0;
+        while i < BY_LENGTH[len].len() {
+            let (name, known) = BY_LENGTH[len][i];
+            table[place(name.as_bytes(), len, FACTOR)] = entry(name.as_bytes(), known);
+            i += 1;
+        }
+        len += 1;
+    }
+    table
+};
+
+const fn fits(factor: usize) -> bool {
+    let mut taken = [false; PLACES];
+    let mut len = 2;
+    while len < BY_LENGTH.len() {
+        let mut i = 0;
+        while i < BY_LENGTH[len].len() {
+            let place = place(BY_LENGTH[len][i].0.as_bytes(), len, factor);
+            if taken[place] {
+                return false;
+            }
+            taken[place] = true;
+            i += 1;
+        }
+        len += 1;
+    }
+    true
+}
+
+/// The place of the name of this length at the front of `text`, whatever its case: by its length, its first letter and its
+/// last but one. It has two at least.
+const fn place(text: &[u8], len: usize, factor: usize) -> usize {
+    let (first, last) = (text[0] & 0x1f, text[len - 2] & 0x1f);
+    (len + first as usize * factor + last as usize) % PLACES
+}
+
+const fn entry(name: &[u8], known: Known) -> Entry {
+    let (mut words, mut counts) = ([0; WORDS], [0; WORDS]);
+    let mut i = 0;
+    while i < name.len() {
+        let shift = i % 8 * 8;
+        words[i / 8] |= (name[i] as u64) << shift;
+        let all = if name[i].is_ascii_lowercase() { 0xdf } else { 0xff };
+        counts[i / 8] |= all << shift;
+        i += 1;
+    }
+    Entry {
+        words,
+        counts,
+        len: name.len(),
+        known,
+    }
+}
+
 impl Known {
     /// Which one `name` is, in whatever case.
     pub fn of(name: &[u8]) -> Self {
-        let Some(candidates) = BY_LENGTH.get(name.len()) else {
-            return Self::Other;
-        };
-        for (known, field) in *candidates {
-            if is(name, known.as_bytes()) {
-                return *field;
-            }
+        let mut room = [0; 8 * WORDS];
+        match room.get_mut(..name.len()) {
+            Some(front) => front.copy_from_slice(name),
+            None => return Self::Other,
         }
-        Self::Other
+        Self::at(&room, name.len()).unwrap_or(Self::Other)
+    }
+
+    /// Which one the first `len` bytes of `text` are; `None`: too few bytes follow them to tell this way.
+    #[inline(always)]
+    pub fn at(text: &[u8], len: usize) -> Option<Self> {
+        let room = text.first_chunk::<{ 8 * WORDS }>()?;
+        if len < 2 || len > room.len() {
+            return Some(Self::Other);
+        }
+        let entry = &TABLE[place(room, len, FACTOR)];
+        let (words, _) = room.as_chunks::<8>();
+        let mut differs = (entry.len ^ len) as u64;
+        for ((word, known), counts) in words.iter().zip(entry.words).zip(entry.counts) {
+            differs |= (u64::from_le_bytes(*word) ^ known) & counts;
+        }
+        Some(if differs == 0 { entry.known } else { Self::Other })
     }
 
     /// Its name in lower case; empty for [`Known::Other`].
@@ -136,24 +238,6 @@ impl Known {
     pub(super) const fn bit(self) -> u64 {
         1 << self as u8
     }
-}
-
-/// Whether `name` is `known`, which is in lower case and as long. Most are told apart by their first byte, the rest is
-/// compared a word at a time.
-fn is(name: &[u8], known: &[u8]) -> bool {
-    const LOWER: u64 = u64::from_ne_bytes([0x20; 8]);
-    if name.first().map(|b| b | 0x20) != known.first().copied() {
-        return false;
-    }
-    let (names, name_rest) = name.as_chunks::<8>();
-    let (knowns, known_rest) = known.as_chunks::<8>();
-    // The bit makes letters lower case and leaves `-` and digits. What else it would make a letter or `-` of (control
-    // characters, `@` and the like) stands in no name.
-    let words = names
-        .iter()
-        .zip(knowns)
-        .all(|(a, b)| u64::from_ne_bytes(*a) | LOWER == u64::from_ne_bytes(*b) | LOWER);
-    words && name_rest.eq_ignore_ascii_case(known_rest)
 }
 
 /// Some of the known fields.

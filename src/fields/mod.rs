@@ -93,6 +93,28 @@ impl Found {
         Ok(())
     }
 
+    /// The next field, a line `name: value` CRLF that begins at `at`. The head is smaller than 64 KiB.
+    #[inline]
+    pub fn add_plain(&mut self, at: usize, name_len: usize, value_len: usize, known: Known) {
+        self.list.push(Line {
+            name: at as u32,
+            value: (at + name_len + 2) as u32,
+            value_len: value_len as u32,
+            name_len: name_len as u16,
+            known,
+            state: PLAIN,
+        });
+        self.present |= known.bit();
+    }
+
+    pub fn len(&self) -> usize {
+        self.list.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.list.is_empty()
+    }
+
     /// The fields, in the head they were found in.
     pub fn within(self, head: Bytes) -> Fields {
         Fields {

@@ -82,6 +82,11 @@ impl HeadSearch {
         }
     }
 
+    /// Nothing has been looked at yet.
+    pub(super) fn is_new(&self) -> bool {
+        self.scanned == 0 && !self.skipped
+    }
+
     pub(super) fn skipped_line(&self) -> bool {
         self.skipped
     }

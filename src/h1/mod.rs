@@ -11,6 +11,7 @@ pub mod framing;
 pub mod head;
 pub mod host;
 mod mended;
+mod plain;
 pub mod request;
 pub mod response;
 pub mod target;

@@ -8,6 +8,7 @@ use super::framing::{Declared, Framing, FramingError, declared};
 use super::head::{self, HeadError, HeadSearch, Limits};
 use super::host;
 use super::mended::second_reading;
+use super::plain;
 use super::target::Target;
 use crate::fields::{Fields, Found, Known};
 
@@ -130,6 +131,22 @@ pub fn parse(
     limits: &Limits,
     mode: Mode,
 ) -> Result<Option<RequestHead>, Refused> {
+    if search.is_new()
+        && let Some(plain) = plain::request(buf, limits)
+    {
+        let head = head::take(buf, plain.len);
+        let (method, target) = plain.first;
+        let line = FirstLine {
+            method,
+            target,
+            version: Version::HTTP_11,
+            found: plain.found,
+        };
+        return match build(line, head, None) {
+            Ok(read) => Ok(Some(read)),
+            Err((error, head)) => second_reading(error, head, limits, mode, None).map(Some),
+        };
+    }
     // Robustness of RFC 9112 section 2.2, bounded: one empty line before a request.
     if search.in_first_line() && buf.starts_with(b"\r\n") {
         if search.skipped_line() {

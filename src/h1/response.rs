@@ -5,6 +5,7 @@ use http::{Method, StatusCode, Version};
 
 use super::framing::{Declared, Framing, FramingError, declared};
 use super::head::{self, HeadError, HeadSearch, Limits};
+use super::plain;
 use super::request::Connection;
 use crate::fields::{Fields, Found};
 
@@ -51,6 +52,17 @@ pub fn parse(
     limits: &Limits,
     request_method: &Method,
 ) -> Result<Option<ResponseHead>, ResponseError> {
+    if search.is_new()
+        && let Some(plain) = plain::response(buf, limits)
+    {
+        let head = head::take(buf, plain.len);
+        let line = StatusLine {
+            status: plain.first,
+            version: Version::HTTP_11,
+            found: plain.found,
+        };
+        return build(line, head, request_method).map(Some);
+    }
     let Some(end) = search.end(buf, limits)? else {
         return Ok(None);
     };
