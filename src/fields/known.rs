@@ -255,6 +255,11 @@ impl Set {
         Self(bits)
     }
 
+    /// Those of both.
+    pub const fn and(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
     pub const fn has(self, known: Known) -> bool {
         self.0 & known.bit() != 0
     }

@@ -99,16 +99,17 @@ pub fn content_length(fields: &Fields) -> Result<Option<u64>, FramingError> {
 
 #[inline(always)]
 fn one_length(fields: &Fields) -> Result<Declared, FramingError> {
+    let mut values = fields.all(Known::ContentLength);
+    if let (Some(value), None) = (values.next(), values.next())
+        && let Some(bytes) = digits(value)
+    {
+        return Ok(Declared::Length { bytes, repeated: false });
+    }
     let mut length = None;
     let mut repeated = false;
     for value in fields.all(Known::ContentLength) {
         for part in value.split(|b| *b == b',') {
-            let digits = part.trim_ascii();
-            // At most 18 digits: no overflow, and beyond any body there is.
-            if digits.is_empty() || digits.len() > 18 || !digits.iter().all(u8::is_ascii_digit) {
-                return Err(FramingError::ContentLength);
-            }
-            let n = digits.iter().fold(0u64, |n, d| n * 10 + u64::from(d - b'0'));
+            let n = digits(part.trim_ascii()).ok_or(FramingError::ContentLength)?;
             if length.is_some_and(|l| l != n) {
                 return Err(FramingError::ContentLength);
             }
@@ -117,4 +118,15 @@ fn one_length(fields: &Fields) -> Result<Declared, FramingError> {
         }
     }
     Ok(length.map_or(Declared::Nothing, |bytes| Declared::Length { bytes, repeated }))
+}
+
+/// At most 18 digits: no overflow, and beyond any body there is.
+fn digits(text: &[u8]) -> Option<u64> {
+    if text.is_empty() || text.len() > 18 {
+        return None;
+    }
+    text.iter().try_fold(0u64, |n, byte| {
+        let digit = byte.wrapping_sub(b'0');
+        (digit < 10).then(|| n * 10 + u64::from(digit))
+    })
 }

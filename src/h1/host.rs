@@ -39,17 +39,15 @@ fn is_port(port: &[u8]) -> bool {
 /// The host of a valid authority in lower case, without port and trailing dot; brackets stay. Borrows when
 /// nothing changes.
 pub fn name(authority: &str) -> Cow<'_, str> {
-    let plain = |b: u8| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~');
-    if authority.bytes().all(plain) && !authority.ends_with('.') {
-        return Cow::Borrowed(authority);
-    }
-    let end = match authority.rfind(']') {
-        Some(bracket) => bracket + 1,
-        None => authority.find(':').unwrap_or(authority.len()),
+    let bytes = authority.as_bytes();
+    let end = match bytes.first() {
+        Some(b'[') => memchr::memchr(b']', bytes).map(|bracket| bracket + 1),
+        _ => bytes.iter().position(|b| *b == b':'),
     };
-    let host = authority.get(..end).unwrap_or(authority);
+    let host = end.and_then(|end| authority.get(..end)).unwrap_or(authority);
     let host = host.strip_suffix('.').unwrap_or(host);
-    if host.bytes().any(|b| b.is_ascii_uppercase()) {
+    // All bytes at once: most names have no capitals.
+    if host.bytes().fold(false, |any, b| any | b.is_ascii_uppercase()) {
         Cow::Owned(host.to_ascii_lowercase())
     } else {
         Cow::Borrowed(host)

@@ -405,14 +405,23 @@ impl Connection {
     pub fn read(fields: &Fields) -> Self {
         let mut said = Self::default();
         for value in fields.all(Known::Connection) {
-            for option in value.split(|b| *b == b',') {
-                let option = option.trim_ascii();
-                said.close |= option.eq_ignore_ascii_case(b"close");
-                said.keep_alive |= option.eq_ignore_ascii_case(b"keep-alive");
-                said.upgrade |= option.eq_ignore_ascii_case(b"upgrade");
+            // Nearly always one of these, as it stands.
+            match value {
+                b"keep-alive" => said.keep_alive = true,
+                b"close" => said.close = true,
+                _ => said.add(value),
             }
         }
         said
+    }
+
+    fn add(&mut self, value: &[u8]) {
+        for option in value.split(|b| *b == b',') {
+            let option = option.trim_ascii();
+            self.close |= option.eq_ignore_ascii_case(b"close");
+            self.keep_alive |= option.eq_ignore_ascii_case(b"keep-alive");
+            self.upgrade |= option.eq_ignore_ascii_case(b"upgrade");
+        }
     }
 }
 

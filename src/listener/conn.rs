@@ -71,6 +71,7 @@ async fn serve(open: Open, listener: Arc<Listener>, stream: Stream, peer: Peer) 
             let down = Downstream {
                 worker: open.worker.clone(),
                 forwarded_for: peer.ip.to_string().into(),
+                forwarding: Default::default(),
                 peer,
                 tls,
                 slot: listener.slot,

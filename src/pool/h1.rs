@@ -1,6 +1,6 @@
 //! One HTTP/1 connection to an endpoint: its socket, its buffers, its deadline.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -117,7 +117,10 @@ impl H1 {
                     Err(e) => return Poll::Ready(Err(HeadError::Malformed(e))),
                 }
             }
-            let filled = self.poll_fill(cx, READ);
+            let filled = match self.read.is_empty() && !self.bulk {
+                true => self.poll_first(cx),
+                false => self.poll_fill(cx, READ),
+            };
             let begun = self.begun;
             let broken = |source| HeadError::Broken { begun, source };
             match filled {
@@ -154,9 +157,10 @@ impl H1 {
                 }
                 Err(e) => return Poll::Ready(Err(ReadError::Malformed(e))),
             }
-            // What a length says that will come is read at once, as far as there is room for it.
+            // What a length says that will come is read at once, as far as there is room for it. A read that fills its
+            // room would be followed by one that finds nothing.
             let room = match decoder.counted() {
-                Some(left) => usize::try_from(left).unwrap_or(BULK_READ),
+                Some(left) => usize::try_from(left).unwrap_or(BULK_READ).saturating_add(1),
                 None if self.bulk => BULK_READ,
                 None => READ,
             };
@@ -219,6 +223,18 @@ impl H1 {
         self.deadline.release();
     }
 
+    /// Reads what begins a response without holding room for it while it is waited for; most need little.
+    fn poll_first(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let filled = ready!(with_room(|room| {
+            let mut buf = ReadBuf::new(room);
+            let polled = Pin::new(&mut self.io).poll_read(cx, &mut buf);
+            self.read.extend_from_slice(buf.filled());
+            polled.map_ok(|()| buf.filled().len())
+        }))?;
+        self.bulk = filled >= READ;
+        Poll::Ready(Ok(filled))
+    }
+
     fn poll_fill(&mut self, cx: &mut Context<'_>, room: usize) -> Poll<io::Result<usize>> {
         self.read.reserve(room);
         let n = ready!(tokio_read(&mut self.io, cx, &mut self.read))?;
@@ -254,6 +270,17 @@ impl AsyncWrite for H1Stream {
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.0.borrow_mut().io).poll_shutdown(cx)
     }
+}
+
+/// Room for one read that is the same for all connections of a worker: what comes into it is moved on at once.
+pub fn with_room<T>(read: impl FnOnce(&mut [u8]) -> T) -> T {
+    thread_local! {
+        static ROOM: Cell<Option<Box<[u8]>>> = const { Cell::new(None) };
+    }
+    let mut room = ROOM.take().unwrap_or_else(|| vec![0; READ].into_boxed_slice());
+    let done = read(&mut room);
+    ROOM.set(Some(room));
+    done
 }
 
 /// Reads once into the spare capacity of `buf`.

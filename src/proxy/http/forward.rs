@@ -6,7 +6,7 @@ use http::Version;
 use ipnet::IpNet;
 
 use super::Downstream;
-use crate::fields::{Fields, Known, Part, Set};
+use crate::fields::{Fields, Known, Lines, Part, Set};
 
 /// What belongs to one connection alone (RFC 9110 section 7.6.1).
 const HOP_BY_HOP: Set = Set::of(&[
@@ -42,6 +42,17 @@ const CLAIMS: Set = Set::of(&[
     Known::Forwarded,
 ]);
 
+/// What says where a request came from, whoever wrote it.
+const FORWARDING: Set = CLAIMS.and(Set::of(&[Known::Via]));
+
+/// The forwarding fields of a connection's last request: those of the next are mostly the same.
+#[derive(Debug, Clone)]
+pub struct Prepared {
+    host: Box<[u8]>,
+    version: Version,
+    lines: Lines,
+}
+
 /// Removes what belongs to one connection alone. `TE: trailers` stays in requests: gRPC endpoints ask for it.
 pub fn strip_hop_by_hop(fields: &mut Fields) {
     if fields.has(Known::Connection) {
@@ -49,7 +60,8 @@ pub fn strip_hop_by_hop(fields: &mut Fields) {
             .all(Known::Connection)
             .flat_map(|value| value.split(|b| *b == b','))
             .map(<[u8]>::trim_ascii)
-            .filter(|name| !PROTECTED.has(Known::of(name)))
+            .filter(|name| !matches!(Known::of(name), known if PROTECTED.has(known) || HOP_BY_HOP.has(known)))
+            .filter(|name| !name.eq_ignore_ascii_case(b"close"))
             .map(<[u8]>::to_vec)
             .collect();
         for name in named {
@@ -73,10 +85,26 @@ pub fn strip_hop_by_hop(fields: &mut Fields) {
 /// otherwise.
 pub fn set_forwarding(fields: &mut Fields, down: &Downstream, trusted: &[IpNet], version: Version) {
     let trust = !trusted.is_empty() && trusted.iter().any(|net| net.contains(&down.peer.ip));
-    let proto: &[u8] = if down.tls { b"https" } else { b"http" };
     if !trust {
         fields.remove_all(CLAIMS);
     }
+    if fields.has_any(FORWARDING) {
+        return add_forwarding(fields, down, version);
+    }
+    let mut prepared = down.forwarding.borrow_mut();
+    let host = fields.get(Known::Host).unwrap_or_default();
+    match &*prepared {
+        Some(last) if *last.host == *host && last.version == version => fields.append_lines(&last.lines),
+        _ => {
+            let host = host.into();
+            let lines = fields.recorded(|fields| add_forwarding(fields, down, version));
+            *prepared = Some(Box::new(Prepared { host, version, lines }));
+        }
+    }
+}
+
+fn add_forwarding(fields: &mut Fields, down: &Downstream, version: Version) {
+    let proto: &[u8] = if down.tls { b"https" } else { b"http" };
     let host = fields.get(Known::Host).unwrap_or_default();
     let named = !host.is_empty();
     // Forwarded (RFC 7239 section 4) has IPv6 in brackets and quotes, and what is no token in quotes.

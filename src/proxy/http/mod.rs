@@ -15,6 +15,7 @@ pub mod respond;
 pub mod retry;
 pub mod upload;
 
+use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -33,6 +34,8 @@ pub struct Downstream {
     pub peer: Peer,
     /// The client's address for forwarding fields.
     pub forwarded_for: Box<str>,
+    /// Those of its last request.
+    pub forwarding: RefCell<Option<Box<forward::Prepared>>>,
     pub tls: bool,
     /// Slot of the listener it came in by.
     pub slot: usize,

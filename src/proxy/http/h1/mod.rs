@@ -61,7 +61,7 @@ pub async fn serve(conn: Rc<Conn>) -> Option<Rc<Conn>> {
         match Box::pin(burst(&conn, &mut served)).await {
             Next::Rest(already) => {
                 rested = Some(already);
-                conn.wire.borrow_mut().rest();
+                conn.rest();
             }
             Next::Close => break,
             Next::H2 => return Some(conn),

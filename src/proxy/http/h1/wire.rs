@@ -1,6 +1,6 @@
 //! The client's connection itself: its socket and buffers, read by a request's body, written by its response.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -18,7 +18,7 @@ use crate::h1::framing::Framing;
 use crate::net::deadline::Deadline;
 use crate::net::outbox::Outbox;
 use crate::net::pace::Pace;
-use crate::pool::h1::tokio_read;
+use crate::pool::h1::{tokio_read, with_room};
 use crate::proxy::error::{Kind, ProxyError};
 use crate::proxy::http::Downstream;
 use crate::snapshot::Live;
@@ -83,22 +83,15 @@ impl Conn {
 
     /// Waits for bytes without holding room for them; `Ok(0)` at the end.
     pub fn poll_first(&self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        thread_local! {
-            // One for all connections of a worker: at rest none has a buffer of its own.
-            static ROOM: Cell<Option<Box<[u8]>>> = const { Cell::new(None) };
-        }
-        let wire = &mut *self.wire.borrow_mut();
-        let mut room = ROOM.take().unwrap_or_else(|| vec![0; READ].into_boxed_slice());
-        let mut buf = ReadBuf::new(&mut room);
-        let polled = Pin::new(&mut wire.io).poll_read(cx, &mut buf);
-        let filled = buf.filled();
-        let n = filled.len();
-        if n > 0 {
+        let n = ready!(with_room(|room| {
+            let wire = &mut *self.wire.borrow_mut();
+            let mut buf = ReadBuf::new(room);
+            let polled = Pin::new(&mut wire.io).poll_read(cx, &mut buf);
+            let filled = buf.filled();
             wire.read.extend_from_slice(filled);
-            wire.bulk = n == READ;
-        }
-        ROOM.set(Some(room));
-        ready!(polled)?;
+            wire.bulk = filled.len() == READ;
+            polled.map_ok(|()| filled.len())
+        }))?;
         self.count_in(n);
         Poll::Ready(Ok(n))
     }
@@ -141,6 +134,12 @@ impl Conn {
         Pin::new(&mut wire.io).poll_flush(cx)
     }
 
+    /// Gives back what a connection at rest does not need.
+    pub fn rest(&self) {
+        self.down.forwarding.take();
+        self.wire.borrow_mut().rest();
+    }
+
     /// Counts a request that has ended.
     pub fn count(&self, class: Class) {
         self.live.series.local(self.down.worker.id).desync[class as usize].add(1);
@@ -156,8 +155,7 @@ impl Conn {
 }
 
 impl Wire {
-    /// Gives back what a connection at rest does not need.
-    pub fn rest(&mut self) {
+    fn rest(&mut self) {
         self.out.release();
         if self.read.is_empty() {
             self.read = BytesMut::new();
