@@ -9,6 +9,7 @@ pub mod route;
 pub mod cache;
 pub mod upstream;
 pub mod balance;
+pub mod sticky;
 pub mod endpoint;
 pub mod policy;
 pub mod pool;

@@ -32,6 +32,7 @@ fn certificates() -> TempDir {
     make("internal-ca", "ca.internal", date_time_ymd(2100, 1, 1));
     make("expired", "expired.example", date_time_ymd(2025, 12, 1));
     make("soon", "soon.example", date_time_ymd(2026, 1, 9));
+    std::fs::write(dir.path().join("sticky.secrets"), "0123456789abcdef0123456789abcdef\n").unwrap();
     std::fs::write(dir.path().join("empty.pem"), "no certificate here\n").unwrap();
     dir
 }
@@ -219,6 +220,7 @@ fn the_reference_has_every_key() {
             "`retries`" => "upstreams.*.retries",
             "`adaptive_limit`" => "upstreams.*.adaptive_limit",
             "`queue`" => "upstreams.*.queue",
+            "`sticky`" => "upstreams.*.sticky",
             "`backoff`" => "upstreams.*.retries.backoff",
             other => panic!("where does {other} stand in a file?"),
         };

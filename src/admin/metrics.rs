@@ -18,7 +18,7 @@ use crate::endpoint::duty::Duty;
 use crate::h1::desync::Class;
 use crate::snapshot::{Action, Listener, Snapshot};
 use crate::telemetry::names::{self, Name};
-use crate::telemetry::reasons::{CutBy, Denied, Hedged, ShedBy};
+use crate::telemetry::reasons::{CutBy, Denied, Hedged, ShedBy, Stuck};
 use crate::telemetry::series::{
     CacheResult, DURATION_BOUNDS_US, EjectReason, HistogramSum, Outcome, ProbeResult, RequestSeries,
 };
@@ -157,9 +157,10 @@ fn requests(snapshot: &Snapshot) -> Vec<MetricFamily> {
     vec![requests.0, duration.0, cut.0, desync.0]
 }
 
-/// Of upstreams that limit what is under way, or whose requests may be hedged.
+/// Of upstreams that limit what is under way, whose requests may be hedged, or whose clients are bound.
 fn limits(snapshot: &Snapshot) -> Vec<MetricFamily> {
     let mut hedges = Family::counter(names::HEDGES);
+    let mut sticky = Family::counter(names::STICKY);
     let mut waiting = Family::gauge(names::UPSTREAM_WAITING);
     let mut shed = Family::counter(names::UPSTREAM_SHED);
     let mut limit = Family::gauge(names::ENDPOINT_LIMIT);
@@ -169,6 +170,12 @@ fn limits(snapshot: &Snapshot) -> Vec<MetricFamily> {
             let n = upstream.series.sum(|s| s.hedged(end));
             if n > 0 {
                 hedges.add(&[name, ("result", end.label())], n as f64);
+            }
+        }
+        if upstream.sticky.is_some() {
+            for result in Stuck::ALL {
+                let n = upstream.series.sum(|s| s.stuck(result));
+                sticky.add(&[name, ("result", result.label())], n as f64);
             }
         }
         let Some(limits) = &upstream.settings.limits else {
@@ -187,7 +194,7 @@ fn limits(snapshot: &Snapshot) -> Vec<MetricFamily> {
             }
         }
     }
-    [hedges, waiting, shed, limit].map(|f| f.0).into()
+    [hedges, sticky, waiting, shed, limit].map(|f| f.0).into()
 }
 
 fn upstreams(snapshot: &Snapshot, leaving: &[Former]) -> Vec<MetricFamily> {

@@ -6,6 +6,7 @@ use http::HeaderName;
 
 use crate::h1::desync;
 use crate::health::outlier;
+use crate::sticky::SameSite;
 
 /// Long enough for ordinary requests, short enough for an orchestrator's patience.
 pub const SHUTDOWN_GRACE: Duration = Duration::from_secs(30);
@@ -64,6 +65,10 @@ pub const RETRY_BACKOFF_BASE: Duration = Duration::from_millis(25);
 pub const RETRY_BACKOFF_MAX: Duration = Duration::from_millis(250);
 /// Forms and API calls fit; uploads are streamed and not repeated once they were begun.
 pub const RETRY_BUFFER: usize = 64 << 10;
+/// Of a cookie's secrets, in bytes: as strong as the tag. `openssl rand -hex 32` makes 64.
+pub const STICKY_SECRET: usize = 32;
+/// Sent when people come from other sites, not when these embed something (browsers' own default).
+pub const STICKY_SAME_SITE: SameSite = SameSite::Lax;
 /// Where an adaptive limit begins: what a small endpoint bears; a large one gets more within seconds.
 pub const ADAPTIVE_INITIAL: u32 = 20;
 pub const ADAPTIVE_MIN: u32 = 4;

@@ -19,6 +19,7 @@ use crate::net::addr::BindAddr;
 use crate::policy;
 use crate::pool::Protocol;
 use crate::route::{HostPattern, Matcher};
+use crate::sticky;
 use crate::tls;
 
 /// Everything a snapshot is built from.
@@ -254,6 +255,8 @@ pub struct Upstream {
     pub retry: policy::retry::Spec,
     /// How much may be under way; `None`: any number.
     pub limits: Option<Limits>,
+    /// Clients are bound to endpoints (no).
+    pub sticky: Option<sticky::Spec>,
     /// How often host names are resolved again, at the latest (30 s).
     pub resolve_interval: Duration,
     /// Who is asked for host names. Empty: the name servers of this machine.

@@ -179,6 +179,7 @@ impl World {
                 gate: kept.gate.clone(),
                 adaptive: limits.adaptive.is_some(),
             }),
+            sticky: plan.sticky.clone(),
         };
         let members = self.members.of(plan, &self.found);
         // Limits may be wider now, or gone.

@@ -24,6 +24,8 @@ pub struct Record {
     series: Option<Arc<RequestSeries>>,
     pub status: StatusCode,
     pub attempts: u32,
+    /// Who was asked last (its id), if the answer is for this request alone.
+    pub endpoint: Option<u32>,
     /// It is a call of gRPC: failures are told in its way.
     pub grpc: bool,
     /// The client went away before it had its answer.
@@ -54,6 +56,7 @@ impl Record {
             series: None,
             status: super::error::CLIENT_GONE,
             attempts: 0,
+            endpoint: None,
             grpc: false,
             gone: false,
             tells_attempts: false,
@@ -72,6 +75,7 @@ impl Record {
     /// Takes over what is known of a fetch for this request.
     pub fn adopt(&mut self, fetch: Self) {
         self.attempts = fetch.attempts;
+        self.endpoint = fetch.endpoint;
         if let (Some(line), Some(fetched)) = (&mut self.line, fetch.line.as_ref()) {
             line.endpoint.clone_from(&fetched.endpoint);
             line.connect = fetched.connect;

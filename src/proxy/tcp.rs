@@ -19,6 +19,7 @@ use crate::policy::retry::Failure;
 use crate::pool::DialError;
 use crate::route::HostPattern;
 use crate::snapshot::{Listener, Live, Tcp};
+use crate::sticky::Bound;
 use crate::telemetry::access::Line;
 use crate::telemetry::series::Outcome;
 use crate::tls::io::Io;
@@ -26,6 +27,9 @@ use crate::upstream::{self, Refused, Upstream};
 
 /// For a ClientHello to come (DEFAULTS: SNI peek).
 const PEEK: Duration = Duration::from_secs(3);
+
+/// One of the ways to get an endpoint.
+type Pick = fn(&Upstream, &mut PickContext<'_>, Option<Bound>) -> Result<Active, Refused>;
 
 /// Serves one connection. `io` has done its TLS handshake where the listener terminates TLS.
 pub async fn serve(worker: &Rc<Worker>, listener: &Listener, tcp: &Tcp, logged: bool, peer: &Peer, io: Io) {
@@ -145,7 +149,7 @@ impl Session {
         let retry = &upstream.settings.retry;
         let retries = if retry.on.has(Failure::Connect) { retry.max } else { 0 };
         while self.line.attempts <= retries {
-            let look = |pick: fn(&Upstream, &mut PickContext<'_>) -> Result<Active, Refused>| {
+            let look = |pick: Pick| {
                 let context = &mut PickContext {
                     key,
                     rng: &mut worker.rng.borrow_mut(),
@@ -153,7 +157,7 @@ impl Session {
                     now: Instant::now().into_std(),
                     worker: worker.id,
                 };
-                pick(upstream, context)
+                pick(upstream, context, None)
             };
             let picked = match look(Upstream::admit) {
                 Err(Refused::Full) if last.is_none() => {

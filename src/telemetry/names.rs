@@ -133,6 +133,10 @@ pub const RETRIES_DENIED: Name = name(
     "evenkeel_retries_denied_total",
     "Failed attempts that were not followed by another, by what forbade it.",
 );
+pub const STICKY: Name = name(
+    "evenkeel_sticky_requests_total",
+    "Requests answered by endpoints of an upstream with sticky sessions, by what became of the client's cookie.",
+);
 pub const HEDGES: Name = name(
     "evenkeel_hedges_total",
     "Second attempts beside first ones that took long, by how they ended.",

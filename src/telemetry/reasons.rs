@@ -91,6 +91,54 @@ impl ShedBy {
     }
 }
 
+/// What became of a request of an upstream with sticky sessions that an endpoint has answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stuck {
+    /// The client showed no cookie.
+    New,
+    /// The client's endpoint answered.
+    Kept,
+    /// The cookie was not written with one of the secrets.
+    Invalid,
+    /// The cookie's lifetime is over.
+    Expired,
+    /// The client's endpoint is no longer in the upstream.
+    Gone,
+    /// The client's endpoint is down, ejected or disabled.
+    Unavailable,
+    /// The client's endpoint had no room.
+    Full,
+    /// An attempt at the client's endpoint failed; another one answered.
+    Failed,
+}
+
+impl Stuck {
+    pub const ALL: [Self; 8] = [
+        Self::New,
+        Self::Kept,
+        Self::Invalid,
+        Self::Expired,
+        Self::Gone,
+        Self::Unavailable,
+        Self::Full,
+        Self::Failed,
+    ];
+
+    /// The value of the metric label `result`, and of `sticky` in the access log.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::New => "new",
+            Self::Kept => "kept",
+            Self::Invalid => "invalid",
+            Self::Expired => "expired",
+            Self::Gone => "gone",
+            Self::Unavailable => "unavailable",
+            Self::Full => "full",
+            Self::Failed => "failed",
+        }
+    }
+}
+
 /// How a second attempt beside one that took long ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Hedged {

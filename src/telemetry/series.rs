@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::reasons::{CutBy, Denied, Hedged, ShedBy};
+use super::reasons::{CutBy, Denied, Hedged, ShedBy, Stuck};
 use super::shard::{LocalCounter, Sharded};
 use crate::base::tail::Tail;
 
@@ -332,6 +332,7 @@ pub struct UpstreamShard {
     retries_denied: [LocalCounter; Denied::ALL.len()],
     shed: [LocalCounter; ShedBy::ALL.len()],
     hedged: [LocalCounter; Hedged::ALL.len()],
+    stuck: [LocalCounter; Stuck::ALL.len()],
     /// Requests or connections refused because no endpoint was available.
     pub unavailable: LocalCounter,
     /// What answered attempts took; kept only where the balancing asks for it.
@@ -348,6 +349,11 @@ impl UpstreamShard {
     /// The counter of second attempts that ended so.
     pub fn hedged(&self, end: Hedged) -> &LocalCounter {
         &self.hedged[end as usize]
+    }
+
+    /// The counter of requests of bound clients of which this became.
+    pub fn stuck(&self, result: Stuck) -> &LocalCounter {
+        &self.stuck[result as usize]
     }
 
     /// The counter of those who were sent away for this reason.

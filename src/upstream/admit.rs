@@ -12,6 +12,7 @@ use super::Upstream;
 use crate::balance::PickContext;
 use crate::endpoint::Active;
 use crate::policy::queue::{self, Entered, Gate, Importance, Standing};
+use crate::sticky::Bound;
 use crate::telemetry::reasons::ShedBy;
 use crate::telemetry::shard::WorkerId;
 
@@ -66,11 +67,11 @@ impl Shed {
 
 impl Upstream {
     /// An endpoint for one attempt, with room for it. Those who came before and wait go first.
-    pub fn admit(&self, cx: &mut PickContext<'_>) -> Result<Active, Refused> {
+    pub fn admit(&self, cx: &mut PickContext<'_>, bound: Option<Bound>) -> Result<Active, Refused> {
         match &self.settings.limits {
-            None => self.pick(cx).ok_or(Refused::Nobody),
+            None => self.pick(cx, bound).ok_or(Refused::Nobody),
             Some(limits) if limits.gate.waiting() > 0 => Err(Refused::Full),
-            Some(limits) => self.look(limits, cx).map_err(|(refused, entered)| {
+            Some(limits) => self.look(limits, cx, bound).map_err(|(refused, entered)| {
                 // Counted for a moment, it may have kept the first in the line from what room there was.
                 drop(entered);
                 refused
@@ -79,10 +80,10 @@ impl Upstream {
     }
 
     /// As [`Self::admit`], for the first in the line.
-    pub fn admit_first(&self, cx: &mut PickContext<'_>) -> Result<Active, Refused> {
+    pub fn admit_first(&self, cx: &mut PickContext<'_>, bound: Option<Bound>) -> Result<Active, Refused> {
         match &self.settings.limits {
-            None => self.pick(cx).ok_or(Refused::Nobody),
-            Some(limits) => self.look(limits, cx).map_err(|(refused, entered)| {
+            None => self.pick(cx, bound).ok_or(Refused::Nobody),
+            Some(limits) => self.look(limits, cx, bound).map_err(|(refused, entered)| {
                 if let Some(entered) = entered {
                     entered.withdraw();
                 }
@@ -137,19 +138,25 @@ impl Upstream {
     }
 
     /// An endpoint with room; else why not, and what was counted in the meantime.
-    fn look(&self, limits: &Limits, cx: &mut PickContext<'_>) -> Result<Active, (Refused, Option<Entered>)> {
+    fn look(
+        &self,
+        limits: &Limits,
+        cx: &mut PickContext<'_>,
+        bound: Option<Bound>,
+    ) -> Result<Active, (Refused, Option<Entered>)> {
         let Some(entered) = limits.gate.enter(limits.max_active) else {
             return Err((Refused::Full, None));
         };
         let mut tried = cx.tried.to_vec();
         for n in 0..PICKS {
-            let picked = self.pick(&mut PickContext {
+            let cx = &mut PickContext {
                 key: cx.key,
                 rng: cx.rng,
                 tried: &tried,
                 now: cx.now,
                 worker: cx.worker,
-            });
+            };
+            let picked = self.pick(cx, bound);
             let Some(active) = picked else {
                 let refused = if n == 0 { Refused::Nobody } else { Refused::Full };
                 return Err((refused, Some(entered)));

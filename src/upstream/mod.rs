@@ -19,6 +19,7 @@ use crate::policy::budget::Repeating;
 use crate::policy::quantile::Quantile;
 use crate::policy::retry;
 use crate::pool::Dialer;
+use crate::sticky::{self, Bound, Sticky};
 use crate::telemetry::series::UpstreamSeries;
 use crate::telemetry::shard::WorkerId;
 
@@ -65,6 +66,8 @@ pub struct Settings {
     pub p95: Option<Arc<Quantile>>,
     /// How much may be under way; `None`: any number.
     pub limits: Option<Limits>,
+    /// Clients are bound to endpoints.
+    pub sticky: Option<sticky::Spec>,
 }
 
 /// One endpoint's place in an upstream.
@@ -96,6 +99,8 @@ pub struct Upstream {
     pub series: Arc<UpstreamSeries>,
     /// What the balancers of all its objects share.
     pub memory: Memory,
+    /// Who of its clients is bound to whom.
+    pub sticky: Option<Sticky>,
     /// Who belongs to it; health decides who of them is in `group`. Only control locks it.
     members: Mutex<Arc<[Member]>>,
     group: ArcSwap<Group>,
@@ -111,15 +116,18 @@ impl Upstream {
         members: Vec<Member>,
     ) -> Self {
         let group = ArcSwap::from_pointee(Group::default());
+        let sticky = settings.sticky.as_ref().map(|spec| Sticky::new(spec, &name));
         let upstream = Self {
             name,
             settings,
             dialer,
             series,
             memory,
+            sticky,
             members: Mutex::new(members.into()),
             group,
         };
+        upstream.bind_to(&upstream.members());
         upstream.refresh();
         upstream
     }
@@ -133,6 +141,7 @@ impl Upstream {
     pub fn set_members(&self, members: Vec<Member>) {
         let mut current = self.lock();
         *current = members.into();
+        self.bind_to(&current);
         self.publish(&current);
     }
 
@@ -142,10 +151,13 @@ impl Upstream {
     }
 
     /// An endpoint for one attempt, counted as active until the guard is dropped. `None`: nobody is
-    /// available, or everybody was tried.
-    pub fn pick(&self, cx: &mut PickContext<'_>) -> Option<Active> {
-        let group = self.group.load();
-        let active = group.pick(cx)?.begin();
+    /// available, or everybody was tried. `bound`: the client's own endpoint, which comes first.
+    pub fn pick(&self, cx: &mut PickContext<'_>, bound: Option<Bound>) -> Option<Active> {
+        let own = bound.and_then(|bound| self.sticky.as_ref()?.endpoint(bound, cx.tried));
+        let active = match own {
+            Some(endpoint) => endpoint.begin(),
+            None => self.group.load().pick(cx)?.begin(),
+        };
         Some(match self.settings.balance.wants_total() {
             true => active.also_in(&self.memory.active),
             false => active,
@@ -198,6 +210,12 @@ impl Upstream {
     fn lock(&self) -> std::sync::MutexGuard<'_, Arc<[Member]>> {
         // A panic while it was held left a whole list behind: assignments cannot tear.
         self.members.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    fn bind_to(&self, members: &[Member]) {
+        if let Some(sticky) = &self.sticky {
+            sticky.set_members(members.iter().map(|member| &member.endpoint));
+        }
     }
 
     fn publish(&self, members: &[Member]) {

@@ -25,5 +25,6 @@ mod reload;
 mod resilience;
 mod resilience_grpc;
 mod spread;
+mod sticky;
 mod tcp;
 mod tls;

@@ -4,6 +4,7 @@ mod binds;
 mod caches;
 mod files;
 mod routes;
+mod sticky;
 
 use std::collections::BTreeMap;
 
@@ -92,6 +93,7 @@ pub fn compile(cx: &Context<'_>, schema: Schema) -> Option<Plan> {
             compile_upstream(cx, upstream, schema.server.zone.as_ref(), auto(n, &planned_routes))
         })
         .collect();
+    sticky::check(cx, &schema, &planned_routes);
     binds::check(cx, &schema);
     if cx.errors() > 0 {
         return None;
@@ -317,6 +319,7 @@ fn compile_upstream(
         drain_timeout: upstream.drain_timeout,
         retry: upstream.retry.clone(),
         limits: upstream.limits.clone(),
+        sticky: upstream.sticky.as_ref().and_then(|written| sticky::spec(cx, written)),
         resolve_interval: upstream.resolve_interval,
         name_servers: upstream.name_servers.clone(),
         address_family: upstream.address_family,

@@ -12,6 +12,7 @@ pub mod outlier;
 pub mod retries;
 pub mod route;
 pub mod server;
+pub mod sticky;
 pub mod tls;
 pub mod upstream;
 
@@ -65,6 +66,7 @@ const MORE_SHAPES: &[&Shape] = &[
     &retries::BACKOFF,
     &limits::ADAPTIVE_LIMIT,
     &limits::QUEUE,
+    &sticky::STICKY,
     &cache::CACHE,
     &cache::KEY,
     &cache::USE,

@@ -109,6 +109,17 @@ fn host(name: &str, text: &str) -> Result<String, String> {
     }
 }
 
+/// The name of hosts that a cookie is for, with those below it; lower case.
+pub fn cookie_domain(text: &str) -> Result<String, String> {
+    // A dot in front means nothing (RFC 6265 section 5.2.3).
+    let lower = text.to_ascii_lowercase();
+    let name = host(lower.strip_prefix('.').unwrap_or(&lower), text)?;
+    match name.starts_with('[') || name.parse::<std::net::Ipv4Addr>().is_ok() {
+        true => Err(format!("`{text}` is an address: cookies for addresses have no domain")),
+        false => Ok(name),
+    }
+}
+
 /// `"10.0.0.0/8"` or a single address.
 pub fn network(text: &str) -> Result<IpNet, String> {
     if let Ok(address) = text.parse::<std::net::IpAddr>() {

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::discovery::{self, Discovery};
 use super::name::{check_name, endpoint, zone_name};
+use super::sticky::{self, Sticky};
 use super::tls::{self, ClientTls};
 use super::{balance, health, limits, outlier, retries};
 use crate::balance::spread::Spread;
@@ -41,6 +42,7 @@ pub struct Upstream {
     pub drain_timeout: Option<Duration>,
     pub retry: retry::Spec,
     pub limits: Option<Limits>,
+    pub sticky: Option<Sticky>,
     pub resolve_interval: Duration,
     pub name_servers: Vec<SocketAddr>,
     pub address_family: Families,
@@ -72,6 +74,7 @@ pub const UPSTREAM: Shape = Shape {
         "max_active_per_endpoint",
         "adaptive_limit",
         "queue",
+        "sticky",
         "resolve_interval",
         "name_servers",
         "address_family",
@@ -133,6 +136,7 @@ pub fn read(cx: &Context<'_>, name: &At<String>, node: &Node) -> Option<Upstream
         pool_min_idle: min_idle(&fields, pool_max_idle),
         drain_timeout: fields.optional_duration("drain_timeout", LEAST),
         limits: limits::read(&fields),
+        sticky: fields.get("sticky").and_then(|node| sticky::read(cx, node)),
         retry: retries::read(&fields, connect_timeout + response_timeout),
         resolve_interval: fields.duration("resolve_interval", Duration::from_secs(1), defaults::RESOLVE_INTERVAL),
         name_servers: discovery::name_servers(&fields),

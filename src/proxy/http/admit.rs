@@ -11,22 +11,33 @@ use crate::endpoint::Active;
 use crate::policy::queue::Importance;
 use crate::proxy::error::{Kind, ProxyError};
 use crate::proxy::record::Record;
+use crate::sticky::Bound;
 use crate::telemetry::shard::WorkerId;
 use crate::upstream::{Refused, Shed, Upstream};
 
 /// What those who are sent away are asked to wait: long enough for a burst to be over.
 pub const COME_BACK: Duration = Duration::from_secs(1);
 
+/// What draws a request to an endpoint.
+#[derive(Clone, Copy)]
+pub struct Affinity {
+    /// The hash of what is balanced by.
+    pub key: Option<u64>,
+    /// The endpoint its client is bound to.
+    pub bound: Option<Bound>,
+}
+
 /// An endpoint other than those in `avoid`, counted as active.
 pub fn pick(
     scope: &Scope<'_>,
     upstream: &Upstream,
-    key: Option<u64>,
+    to: Affinity,
     avoid: &[u32],
     now: Instant,
 ) -> Result<Active, Refused> {
     let worker = &scope.down.worker;
-    upstream.admit(&mut context(key, &mut worker.rng.borrow_mut(), avoid, now, worker.id))
+    let rng = &mut worker.rng.borrow_mut();
+    upstream.admit(&mut context(to.key, rng, avoid, now, worker.id), to.bound)
 }
 
 /// What a pick may look at.
@@ -51,7 +62,7 @@ fn context<'a>(
 pub async fn wait(
     scope: &Scope<'_>,
     upstream: &Upstream,
-    key: Option<u64>,
+    to: Affinity,
     importance: Importance,
     refused: Refused,
     record: &mut Record,
@@ -63,13 +74,8 @@ pub async fn wait(
     }
     let begun = Instant::now();
     let look = || {
-        upstream.admit_first(&mut context(
-            key,
-            &mut worker.rng.borrow_mut(),
-            &[],
-            Instant::now(),
-            worker.id,
-        ))
+        let rng = &mut worker.rng.borrow_mut();
+        upstream.admit_first(&mut context(to.key, rng, &[], Instant::now(), worker.id), to.bound)
     };
     let waited = upstream.wait(importance, worker.id, look).await;
     record.note(|line| line.queued = Some(begun.elapsed()));

@@ -81,10 +81,21 @@ pub fn strip_hop_by_hop(fields: &mut Fields) {
     }
 }
 
+/// Whether a request came by HTTPS, here or at a trusted proxy in front.
+pub fn is_https(down: &Downstream, trusted: &[IpNet], fields: &Fields) -> bool {
+    let told = fields.get(Known::XForwardedProto).filter(|_| is_trusted(down, trusted));
+    told.map_or(down.tls, |proto| proto.eq_ignore_ascii_case(b"https"))
+}
+
+/// Whether what the client says of itself is believed.
+pub fn is_trusted(down: &Downstream, trusted: &[IpNet]) -> bool {
+    !trusted.is_empty() && trusted.iter().any(|net| net.contains(&down.peer.ip))
+}
+
 /// Sets the forwarding fields. Those from the client are kept and added to when it is trusted, replaced
 /// otherwise.
 pub fn set_forwarding(fields: &mut Fields, down: &Downstream, trusted: &[IpNet], version: Version) {
-    let trust = !trusted.is_empty() && trusted.iter().any(|net| net.contains(&down.peer.ip));
+    let trust = is_trusted(down, trusted);
     if !trust {
         fields.remove_all(CLAIMS);
     }

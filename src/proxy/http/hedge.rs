@@ -119,6 +119,6 @@ fn second(asked: &Asked<'_>, first: u32) -> Option<(Active, Permit)> {
     let permit = settings
         .repeating
         .begin(settings.retry.budget, || asked.upstream.active())?;
-    let active = pick(asked.scope, asked.upstream, asked.key, &[first], Instant::now()).ok()?;
+    let active = pick(asked.scope, asked.upstream, asked.affinity, &[first], Instant::now()).ok()?;
     Some((active, permit))
 }

@@ -13,6 +13,7 @@ pub mod hedge;
 pub mod request;
 pub mod respond;
 pub mod retry;
+pub mod sticky;
 pub mod upload;
 
 use std::cell::RefCell;

@@ -9,7 +9,7 @@ use std::time::Duration;
 use http::{HeaderName, Method, StatusCode, Version, header};
 use tokio::time::Instant;
 
-use super::admit::{self, pick};
+use super::admit::{self, Affinity, pick};
 use super::attempt::{Outgoing, attempt};
 use super::body::Timed;
 use super::cache;
@@ -18,6 +18,7 @@ use super::forward::{set_forwarding, strip_hop_by_hop};
 use super::hedge::{self, race};
 use super::respond;
 use super::retry::{Asked, Failed, Retry};
+use super::sticky::{self, Session};
 use super::upload::{Source, UNREAD};
 use super::{Request, Response, Scope};
 use crate::balance::KeyParts;
@@ -50,15 +51,7 @@ pub async fn handle(scope: &Scope<'_>, request: Request, record: &mut Record) ->
         Err(e) => {
             // Calls of gRPC fail with 200; what is logged and counted is the failure.
             record.status = e.kind.status();
-            let mut response = match record.grpc {
-                true => respond::grpc(e.kind.grpc(), in_words(&e)),
-                false => respond::plain(e.kind.status(), told(&e)),
-            };
-            if matches!(e.kind, Kind::Overloaded | Kind::QueueTimeout) {
-                let mut seconds = itoa::Buffer::new();
-                let seconds = seconds.format(admit::COME_BACK.as_secs());
-                response.fields.append_text("retry-after", seconds.as_bytes());
-            }
+            let response = respond::failure(&e, record.grpc);
             record.gone = e.kind == Kind::ClientGone;
             record.failed(e.to_string());
             response
@@ -83,24 +76,6 @@ fn tell_attempts(response: &mut Response, attempts: u32) {
     response.fields.remove_named(ATTEMPTS.as_bytes());
     let mut text = itoa::Buffer::new();
     response.fields.append_text(ATTEMPTS, text.format(attempts).as_bytes());
-}
-
-/// What a client is told of a failure: its own mistakes in words, ours by the status alone.
-fn told(e: &ProxyError) -> &str {
-    match e.kind {
-        Kind::BadRequest | Kind::BodyTooLarge | Kind::BodyTimeout => &e.detail,
-        Kind::Unavailable => "no endpoint is available",
-        Kind::Overloaded | Kind::QueueTimeout => "too much to do, try again later",
-        _ => "",
-    }
-}
-
-/// The same where there is no status to tell it.
-fn in_words(e: &ProxyError) -> &str {
-    match told(e) {
-        "" => e.kind.status().canonical_reason().unwrap_or_default(),
-        told => told,
-    }
 }
 
 async fn act(scope: &Scope<'_>, mut request: Request, record: &mut Record) -> Result<Response, ProxyError> {
@@ -170,12 +145,21 @@ async fn act(scope: &Scope<'_>, mut request: Request, record: &mut Record) -> Re
     if let Some(Duration::ZERO) = timeout {
         return Err(late(Duration::ZERO));
     }
+    let session = upstream
+        .sticky
+        .as_ref()
+        .map(|sticky| Session::begin(scope, sticky, &mut request.fields));
+    let bound = session.as_ref().and_then(Session::bound);
     let work = Work {
         upstream,
-        key,
+        affinity: Affinity { key, bound },
         max_body: forward.max_body.or(scope.http.max_body),
         importance: forward.importance,
-        hedge: forward.hedge.and_then(|after| hedge::delay(after, upstream)),
+        // Another endpoint knows nothing of a client that is bound to one.
+        hedge: forward
+            .hedge
+            .filter(|_| bound.is_none())
+            .and_then(|after| hedge::delay(after, upstream)),
         deadline: timeout.map(|timeout| record.started + timeout),
         timeout: timeout.unwrap_or_default(),
         given,
@@ -183,6 +167,9 @@ async fn act(scope: &Scope<'_>, mut request: Request, record: &mut Record) -> Re
     };
     let Some(cached) = cached else {
         let mut response = within(&work, pin!(send(scope, &work, request, record))).await?;
+        if let Some(session) = session {
+            session.end(scope, upstream, &mut response, record);
+        }
         if let Some(longest) = forward.max_duration {
             response.body = Timed::limit(response.body, record.started + longest);
         }
@@ -197,6 +184,9 @@ async fn act(scope: &Scope<'_>, mut request: Request, record: &mut Record) -> Re
             within(&work, answering.as_mut()).await?
         }
     };
+    if let Some(session) = session {
+        session.end(scope, upstream, &mut response, record);
+    }
     if let Some(longest) = forward.max_duration {
         response.body = Timed::limit(response.body, started + longest);
     }
@@ -206,8 +196,7 @@ async fn act(scope: &Scope<'_>, mut request: Request, record: &mut Record) -> Re
 /// What is to be done for a request that is forwarded.
 pub struct Work<'a> {
     pub upstream: &'a Arc<Upstream>,
-    /// The hash that binds it to an endpoint.
-    pub key: Option<u64>,
+    pub affinity: Affinity,
     pub max_body: Option<u64>,
     pub importance: Importance,
     /// After so long a second attempt is made beside the first.
@@ -229,11 +218,12 @@ fn choose<'a>(
     place: &KeyParts<'_>,
     record: &mut Record,
 ) -> Result<(&'a Arc<Upstream>, Option<u64>), ProxyError> {
-    let roll = match forward.split.len() {
-        1 => 0,
-        _ => scope.down.worker.rng.borrow_mut().below(forward.total()),
+    let share = match forward.split.as_slice() {
+        [only] => Some(only),
+        split => sticky::share(split, place.headers)
+            .or_else(|| forward.share(scope.down.worker.rng.borrow_mut().below(forward.total()))),
     };
-    let Some(share) = forward.share(roll) else {
+    let Some(share) = share else {
         return Err(ProxyError::new(Kind::Unavailable, "the route has no upstream"));
     };
     record.count_in(&share.series);
@@ -251,7 +241,7 @@ pub async fn send(
     request: Request,
     record: &mut Record,
 ) -> Result<Response, ProxyError> {
-    let Work { upstream, key, .. } = *work;
+    let Work { upstream, affinity, .. } = *work;
     let Request {
         method,
         target,
@@ -282,11 +272,11 @@ pub async fn send(
     if body.is_none() || !expect_continue {
         fields.remove(Known::Expect);
     }
-    let (mut active, mut begun) = match pick(scope, upstream, key, &[], record.started) {
+    let (mut active, mut begun) = match pick(scope, upstream, affinity, &[], record.started) {
         Ok(active) => (active, record.started),
         // In a box: most requests need not wait. The wait is no part of the endpoint's time.
         Err(refused) => {
-            let waiting = Box::pin(admit::wait(scope, upstream, key, work.importance, refused, record));
+            let waiting = Box::pin(admit::wait(scope, upstream, affinity, work.importance, refused, record));
             (waiting.await?, Instant::now())
         }
     };
@@ -311,7 +301,7 @@ pub async fn send(
         let asked = Asked {
             scope,
             upstream,
-            key,
+            affinity,
             request: &request,
             cut: &work.cut,
         };
@@ -329,6 +319,7 @@ pub async fn send(
                 (ended.result, ended.other)
             }
         };
+        record.endpoint = Some(endpoint.id);
         record.note(|line| {
             line.endpoint = Some(endpoint.label.clone());
             line.connect = connected.get().or(line.connect);

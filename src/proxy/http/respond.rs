@@ -7,10 +7,44 @@ use http::{HeaderValue, StatusCode};
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 
 use super::Response;
+use super::admit::COME_BACK;
 use super::body::ResponseBody;
 use crate::fields::{Fields, Known};
 use crate::h1::target::Target;
 use crate::policy::grpc;
+use crate::proxy::error::{Kind, ProxyError};
+
+/// What a client gets in place of a response.
+pub fn failure(e: &ProxyError, is_grpc: bool) -> Response {
+    let mut response = match is_grpc {
+        true => self::grpc(e.kind.grpc(), in_words(e)),
+        false => plain(e.kind.status(), told(e)),
+    };
+    if matches!(e.kind, Kind::Overloaded | Kind::QueueTimeout) {
+        let mut seconds = itoa::Buffer::new();
+        let seconds = seconds.format(COME_BACK.as_secs());
+        response.fields.append_text("retry-after", seconds.as_bytes());
+    }
+    response
+}
+
+/// What a client is told of a failure: its own mistakes in words, ours by the status alone.
+fn told(e: &ProxyError) -> &str {
+    match e.kind {
+        Kind::BadRequest | Kind::BodyTooLarge | Kind::BodyTimeout => &e.detail,
+        Kind::Unavailable => "no endpoint is available",
+        Kind::Overloaded | Kind::QueueTimeout => "too much to do, try again later",
+        _ => "",
+    }
+}
+
+/// The same where there is no status to tell it.
+fn in_words(e: &ProxyError) -> &str {
+    match told(e) {
+        "" => e.kind.status().canonical_reason().unwrap_or_default(),
+        told => told,
+    }
+}
 
 /// A short plain-text answer that says what is wrong and nothing about the inside.
 pub fn plain(status: StatusCode, why: &str) -> Response {

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use http::{StatusCode, header};
 use tokio::time::Instant;
 
-use super::admit::pick;
+use super::admit::{Affinity, pick};
 use super::attempt::{Outgoing, may_repeat};
 use super::body::ResponseBody;
 use super::{Response, Scope};
@@ -48,7 +48,7 @@ pub struct Retry {
 pub struct Asked<'a> {
     pub scope: &'a Scope<'a>,
     pub upstream: &'a Upstream,
-    pub key: Option<u64>,
+    pub affinity: Affinity,
     pub request: &'a Outgoing<'a>,
     /// What an attempt counts as that is given up.
     pub cut: &'a Cell<Outcome>,
@@ -154,7 +154,7 @@ impl Retry {
     /// One of those that may be picked, other than the tried ones that are not `free`.
     fn pick(&self, asked: &Asked<'_>, free: impl Fn(u32) -> bool) -> Option<Active> {
         let avoid: Vec<u32> = self.tried.iter().copied().filter(|id| !free(*id)).collect();
-        pick(asked.scope, asked.upstream, asked.key, &avoid, Instant::now()).ok()
+        pick(asked.scope, asked.upstream, asked.affinity, &avoid, Instant::now()).ok()
     }
 
     fn is_rested(&self, id: u32, now: Instant) -> bool {

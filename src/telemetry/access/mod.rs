@@ -47,6 +47,8 @@ pub struct Line {
     pub error: Option<Cow<'static, str>>,
     /// What the cache did.
     pub cache: Option<&'static str>,
+    /// What became of the cookie that binds the client to an endpoint.
+    pub sticky: Option<&'static str>,
     /// Class and reason of a request that is not compliant.
     pub desync: Option<(&'static str, &'static str)>,
     pub user_agent: Option<String>,
@@ -75,6 +77,7 @@ impl Default for Line {
             response: None,
             error: None,
             cache: None,
+            sticky: None,
             desync: None,
             user_agent: None,
         }

@@ -67,6 +67,8 @@ struct Json<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     cache: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    sticky: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     desync: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     desync_reason: Option<&'a str>,
@@ -97,6 +99,7 @@ fn json(line: &Line, out: &mut Vec<u8>) -> io::Result<()> {
         response_seconds: line.response.map(seconds),
         error: line.error.as_deref(),
         cache: line.cache,
+        sticky: line.sticky,
         desync: line.desync.map(|(class, _)| class),
         desync_reason: line.desync.map(|(_, reason)| reason),
         user_agent: line.user_agent.as_deref(),
@@ -144,6 +147,9 @@ fn text(line: &Line, out: &mut Vec<u8>) -> io::Result<()> {
     }
     if let Some(cache) = line.cache {
         write!(out, " cache={cache}")?;
+    }
+    if let Some(sticky) = line.sticky {
+        write!(out, " sticky={sticky}")?;
     }
     if let Some((class, reason)) = line.desync {
         write!(out, " desync={class} desync_reason={reason}")?;

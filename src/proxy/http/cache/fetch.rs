@@ -23,6 +23,7 @@ use crate::cache::reason::Reason;
 use crate::fields::{Fields, Known};
 use crate::policy::queue::Importance;
 use crate::proxy::error::{Kind, ProxyError};
+use crate::proxy::http::admit::Affinity;
 use crate::proxy::http::body::RequestBody;
 use crate::proxy::http::deadline::within;
 use crate::proxy::http::request::{Work, send};
@@ -128,7 +129,7 @@ struct Fetch {
     down: Downstream,
     listener: Arc<Listener>,
     upstream: Arc<Upstream>,
-    balance_key: Option<u64>,
+    affinity: Affinity,
     max_body: Option<u64>,
     importance: Importance,
     hedge: Option<Duration>,
@@ -218,7 +219,7 @@ fn prepare(
         down: scope.down.clone(),
         listener: scope.listener.clone(),
         upstream: work.upstream.clone(),
-        balance_key: work.key,
+        affinity: work.affinity,
         max_body: work.max_body,
         importance: work.importance,
         hedge: work.hedge,
@@ -256,7 +257,7 @@ async fn run(fetch: Fetch) {
         down,
         listener,
         upstream,
-        balance_key,
+        affinity,
         max_body,
         importance,
         hedge,
@@ -288,7 +289,7 @@ async fn run(fetch: Fetch) {
     };
     let work = Work {
         upstream: &upstream,
-        key: balance_key,
+        affinity,
         max_body,
         importance,
         hedge,

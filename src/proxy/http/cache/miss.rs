@@ -157,6 +157,9 @@ async fn lead_on(
     let clock = cached.cache.clock(Instant::now());
     let now = Now { clock, wall };
     let told = Told::forwarded(CacheResult::Miss, missing.why, missing.detail);
+    if !matches!(fetched, Fetched::Own(..)) {
+        record.endpoint = None;
+    }
     match fetched {
         Fetched::Own(mut response, reason) => {
             let told = Told {

@@ -15,6 +15,7 @@ use tokio::time::Instant;
 
 use self::serve::Now;
 use self::status::Told;
+use super::forward::{is_https, is_trusted};
 use super::request::{Work, send};
 use super::{Request, Response, Scope, respond};
 use crate::cache::apart;
@@ -76,14 +77,8 @@ pub fn reads(method: &Method) -> bool {
 /// What the request is stored by. `None`: by nothing.
 pub fn key_of(scope: &Scope<'_>, fields: &Fields, host: &str, path: &str, query: Option<&str>) -> Option<Key> {
     let authority = fields.get(Known::Host).unwrap_or_default();
-    let told = fields.get(Known::XForwardedProto).filter(|_| is_trusted(scope));
-    let https = told.map_or(scope.down.tls, |proto| proto.eq_ignore_ascii_case(b"https"));
+    let https = is_https(scope.down, &scope.http.trusted_proxies, fields);
     Key::of(https, host, authority, path, query)
-}
-
-fn is_trusted(scope: &Scope<'_>) -> bool {
-    let trusted = &scope.http.trusted_proxies;
-    !trusted.is_empty() && trusted.iter().any(|net| net.contains(&scope.down.peer.ip))
 }
 
 fn wall() -> i64 {
@@ -183,7 +178,7 @@ fn why_bypass(scope: &Scope<'_>, asked: &Asked, no_key: bool) -> Option<Reason> 
     // A proxy in front that is believed may name a host of its choice: the endpoint sees it, the key does not.
     let renamed = fields.has(Known::XForwardedHost)
         && fields.get(Known::XForwardedHost) != fields.get(Known::Host)
-        && is_trusted(scope);
+        && is_trusted(scope.down, &scope.http.trusted_proxies);
     (renamed || key::is_overridden(fields)).then_some(Reason::RequestOverride)
 }
 
