@@ -72,6 +72,7 @@ fn line() -> Line {
         response: Some(Duration::from_micros(3_210)),
         error: None,
         cache: None,
+        operation: None,
         sticky: None,
         desync: None,
         user_agent: Some("Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0".into()),

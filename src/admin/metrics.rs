@@ -322,6 +322,7 @@ fn health(snapshot: &Snapshot) -> Vec<MetricFamily> {
 
 fn caches(snapshot: &Snapshot) -> Vec<MetricFamily> {
     let mut requests = Family::counter(names::CACHE_REQUESTS);
+    let mut operations = Family::counter(names::CACHE_OPERATIONS);
     let mut fills = Family::counter(names::CACHE_FILLS);
     let mut active = Family::gauge(names::CACHE_FILLS_ACTIVE);
     let mut entries = Family::gauge(names::CACHE_ENTRIES);
@@ -334,13 +335,20 @@ fn caches(snapshot: &Snapshot) -> Vec<MetricFamily> {
             let n = cache.series.sum(|s| &s.results[result as usize]);
             requests.add(&[name, ("result", result.label())], n as f64);
         }
+        cache.operations.each(|operation, counts| {
+            for (result, n) in CacheResult::ALL.iter().zip(counts) {
+                operations.add(&[name, ("operation", operation), ("result", result.label())], *n as f64);
+            }
+        });
         fills.add(&[name], cache.series.sum(|s| &s.fills) as f64);
         active.add(&[name], cache.fills.len() as f64);
         entries.add(&[name], cache.store.len() as f64);
         bytes.add(&[name], cache.store.bytes() as f64);
         evictions.add(&[name], cache.store.evictions() as f64);
     }
-    [requests, fills, active, entries, bytes, evictions].map(|f| f.0).into()
+    [requests, operations, fills, active, entries, bytes, evictions]
+        .map(|f| f.0)
+        .into()
 }
 
 /// One metric with all its label sets.

@@ -3,11 +3,26 @@
 
 use http::HeaderName;
 
+use super::content::Told;
 use crate::base::pairs::cookies;
 use crate::fields::Fields;
 
 /// The cookies in a cache's key.
 pub static COOKIES: HeaderName = HeaderName::from_static("evenkeel-key-cookies");
+
+/// The content of a request.
+pub static CONTENT: HeaderName = HeaderName::from_static("evenkeel-key-content");
+
+/// Adds what tells its content apart.
+pub fn note_content(request: &mut Fields, content: &Told) {
+    forget_content(request);
+    let text = format!("{}:{}", content.operation, content.digest);
+    request.append_text("evenkeel-key-content", text.as_bytes());
+}
+
+pub fn forget_content(request: &mut Fields) {
+    request.remove_named(CONTENT.as_str().as_bytes());
+}
 
 /// Adds the cookies with these names; all of one name, since nobody knows which the endpoint takes.
 pub fn note(request: &mut Fields, names: &[String]) {

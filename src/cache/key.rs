@@ -1,6 +1,8 @@
 //! What a stored response is found by: scheme, host, port, path and query, exactly as the endpoint gets them. What is
 //! no part of the key does not reach the endpoint, or keeps the request out of the cache.
 
+use http::Method;
+
 use super::query::Query;
 use crate::fields::{Fields, Known};
 
@@ -62,6 +64,17 @@ impl Key {
             text,
             exact: None,
         })
+    }
+
+    /// The URL with a request's content: what tells contents apart stands in the variant.
+    pub fn with_content(&self, method: &Method) -> Self {
+        // No URL that is sent has a `#`.
+        let text = [self.primary(), b"#", method.as_str().as_bytes()].concat();
+        Self {
+            primary: text.len(),
+            text,
+            exact: None,
+        }
     }
 
     /// The URL's own again.

@@ -3,11 +3,13 @@
 
 pub mod apart;
 pub mod conditional;
+pub mod content;
 pub mod date;
 pub mod directives;
 pub mod entry;
 pub mod fill;
 pub mod freshness;
+pub mod graphql;
 pub mod head;
 pub mod key;
 pub mod query;
@@ -22,8 +24,10 @@ pub mod vary;
 
 use std::sync::Arc;
 
+use http::Method;
 use tokio::time::Instant;
 
+use self::content::Operations;
 use self::fill::Fills;
 use self::key::Key;
 use self::search::{Rule, Searches};
@@ -39,6 +43,7 @@ pub struct Cache {
     pub store: Store,
     pub fills: Arc<Fills>,
     searches: Searches,
+    pub operations: Operations,
     pub series: CacheSeries,
     /// Where its clock begins.
     epoch: Instant,
@@ -52,6 +57,7 @@ impl Cache {
             store: Store::new(memory),
             fills: Arc::default(),
             searches: Searches::default(),
+            operations: Operations::default(),
             series: CacheSeries::new(workers),
             epoch: Instant::now(),
         }
@@ -65,8 +71,23 @@ impl Cache {
         }
     }
 
-    /// Forgets a URL, or makes it stale. `true`: there was something.
+    /// Forgets a URL, or makes it stale, with all that was asked of it by content. `true`: there was something.
     pub fn purge(&self, key: &Key, soft: bool, clock: i64) -> bool {
+        let asked = self.forget(&key.with_content(&Method::POST), soft, clock);
+        self.change(key, soft, clock) || asked
+    }
+
+    /// The same when something has changed there. Answers to POST stay: a GraphQL server has one URL for everything, and
+    /// what a mutation changes is known to who names groups.
+    pub fn change(&self, key: &Key, soft: bool, clock: i64) -> bool {
+        let asked = match Method::from_bytes(b"QUERY") {
+            Ok(method) => self.forget(&key.with_content(&method), soft, clock),
+            Err(_) => false,
+        };
+        self.forget(key, soft, clock) || asked
+    }
+
+    fn forget(&self, key: &Key, soft: bool, clock: i64) -> bool {
         let mut was = false;
         for key in self.searches.same(key).iter().chain([key]) {
             was |= self.store.purge(key, soft, clock);
@@ -77,8 +98,13 @@ impl Cache {
 
     /// Whether something is stored for a URL.
     pub fn contains(&self, key: &Key) -> bool {
-        let same = self.searches.same(key);
-        same.is_some_and(|same| self.store.contains(&same)) || self.store.contains(key)
+        let query = Method::from_bytes(b"QUERY").ok();
+        let by_content = query
+            .iter()
+            .chain([&Method::POST])
+            .map(|method| key.with_content(method));
+        let mut others = by_content.chain(self.searches.same(key));
+        self.store.contains(key) || others.any(|key| self.store.contains(&key))
     }
 
     /// What is there for `request`. `key` becomes the one it is stored by, or will be.

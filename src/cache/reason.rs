@@ -10,6 +10,10 @@ pub enum Reason {
     /// A field that makes some applications answer another resource, and that is in no key.
     RequestOverride,
     KeyTooLong,
+    /// The content of a request that may be cached by it is of another kind, larger, or not proven to ask only.
+    ContentType,
+    ContentTooLarge,
+    NotQuery,
     /// What was learnt from the last answer: waiting for another would be in vain.
     HitForMiss,
 
@@ -57,6 +61,9 @@ impl Reason {
             Self::RequestNoStore => "request-no-store",
             Self::RequestOverride => "request-override-field",
             Self::KeyTooLong => "key-too-long",
+            Self::ContentType => "content-type",
+            Self::ContentTooLarge => "content-too-large",
+            Self::NotQuery => "not-a-query",
             Self::HitForMiss => "hit-for-miss",
             Self::NoStore => "no-store",
             Self::Private => "private",

@@ -123,6 +123,9 @@ pub struct Searches {
 impl Searches {
     /// What a response says of its path.
     pub fn note(&self, key: &Key, rule: Rule) {
+        if has_content(key) {
+            return;
+        }
         let (path, _) = halves(key);
         let mut rules = self.rules.lock().unwrap_or_else(PoisonError::into_inner);
         if rules.get(path).is_some_and(|(known, _)| **known == rule) {
@@ -138,7 +141,7 @@ impl Searches {
 
     /// The key of all URLs that are the same as this one. `None`: nothing is said of its path.
     pub fn same(&self, key: &Key) -> Option<Key> {
-        if self.count.load(Relaxed) == 0 {
+        if self.count.load(Relaxed) == 0 || has_content(key) {
             return None;
         }
         let (path, query) = halves(key);
@@ -156,6 +159,11 @@ impl Searches {
             exact: Some(key.primary().into()),
         })
     }
+}
+
+/// Another rule for another kind of requests.
+fn has_content(key: &Key) -> bool {
+    key.primary().contains(&b'#')
 }
 
 /// Path and query of a key as it was made of a request.

@@ -247,6 +247,14 @@ impl Store {
         Self::to_variant(key, &variants, request)
     }
 
+    /// Tells requests apart by `vary` before a response says by what they differ: until then all would wait for one.
+    pub fn expect(&self, key: &mut Key, vary: &Vary, request: &Fields) {
+        if self.map.peek(key.primary()).is_none() {
+            // Where that is too much for a key, it stays as it is.
+            let _ = self.place(key, vary, request);
+        }
+    }
+
     /// Stores at a key that [`Self::place`] made, unless a purge since it was asked for means it.
     pub fn insert(&self, key: &Key, entry: Arc<Entry>) -> bool {
         if matches!(self.usable(entry.clone(), None), Found::Nothing) {

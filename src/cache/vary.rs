@@ -40,6 +40,15 @@ pub fn of(fields: &Fields, apart: &[HeaderName]) -> Result<Vary, Reason> {
     }
 }
 
+/// One name more.
+pub fn with(vary: &Vary, name: &HeaderName) -> Vary {
+    let mut names = vary.to_vec();
+    if let Err(at) = names.binary_search_by(|a| a.as_str().cmp(name.as_str())) {
+        names.insert(at, name.clone());
+    }
+    names.into()
+}
+
 /// Adds what `request` has of the fields in `vary` to `key`. `None`: there is too much of it.
 pub fn variant(vary: &Vary, request: &Fields, key: &mut Vec<u8>) -> Option<()> {
     let start = key.len();

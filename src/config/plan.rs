@@ -10,6 +10,7 @@ use http::{HeaderMap, HeaderName, StatusCode};
 use ipnet::IpNet;
 
 use crate::balance;
+use crate::cache::content::ByContent;
 use crate::cache::query::Query;
 use crate::discovery::name::Families;
 use crate::discovery::{self, Listed};
@@ -203,6 +204,8 @@ pub struct CacheUse {
     pub stale_while_revalidate: Duration,
     /// Responses with Set-Cookie are stored where the standard allows it (no).
     pub set_cookie: bool,
+    /// Requests that are stored by what they carry (none, 64 KiB).
+    pub by_content: ByContent,
     /// Targeted fields, in their order.
     pub targets: Vec<HeaderName>,
 }

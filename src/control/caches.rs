@@ -45,6 +45,7 @@ pub fn used(used: &plan::CacheUse, caches: &[Arc<Cache>]) -> Option<Arc<Cached>>
         },
         query: used.query.clone(),
         cookies: used.cookies.as_slice().into(),
+        by_content: used.by_content.clone(),
         purge_sources: used.purge_sources.clone(),
         max_entry: used.max_entry,
         max_head: defaults::CACHE_MAX_HEAD,

@@ -12,7 +12,7 @@ use super::error::ProxyError;
 use super::worker::Worker;
 use crate::h1::desync::Reason;
 use crate::telemetry::access::Line;
-use crate::telemetry::series::RequestSeries;
+use crate::telemetry::series::{CacheResult, RequestSeries};
 
 /// Longer ones are cut in the access log, whose queue would hold them all.
 const MAX_USER_AGENT: usize = 512;
@@ -30,6 +30,8 @@ pub struct Record {
     pub grpc: bool,
     /// The client went away before it had its answer.
     pub gone: bool,
+    /// What the cache did.
+    pub cache: Option<CacheResult>,
     /// The client is told of them.
     pub tells_attempts: bool,
     finished: bool,
@@ -59,6 +61,7 @@ impl Record {
             endpoint: None,
             grpc: false,
             gone: false,
+            cache: None,
             tells_attempts: false,
             finished: false,
             line: logged.then(|| Box::new(subject())),

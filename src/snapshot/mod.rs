@@ -11,6 +11,7 @@ use http::{HeaderName, StatusCode};
 use ipnet::IpNet;
 
 use crate::cache::Cache;
+use crate::cache::content::ByContent;
 use crate::cache::query::Query;
 use crate::cache::storable::Rules;
 use crate::fields::Fields;
@@ -163,6 +164,8 @@ pub struct Cached {
     pub query: Query,
     /// Cookies in its keys.
     pub cookies: Box<[String]>,
+    /// Requests that are stored by what they carry.
+    pub by_content: ByContent,
     /// Who may purge by the method PURGE; empty: the method means nothing.
     pub purge_sources: Vec<IpNet>,
     /// Bytes of a body, and of a head.

@@ -67,6 +67,10 @@ pub const CACHE_REQUESTS: Name = name(
     "evenkeel_cache_requests_total",
     "Requests by what the cache did: hit, miss, stale, revalidated, bypass, collapsed, error.",
 );
+pub const CACHE_OPERATIONS: Name = name(
+    "evenkeel_cache_operations_total",
+    "GraphQL queries by operation (those that are configured) and by what the cache did.",
+);
 pub const CACHE_FILLS: Name = name(
     "evenkeel_cache_fills_total",
     "Requests to endpoints for what the cache has not, or has to validate.",

@@ -7,6 +7,7 @@ mod algorithms;
 mod balance;
 mod bulk;
 mod cache;
+mod cache_content;
 mod cache_keys;
 mod chaos;
 mod desync;

@@ -147,7 +147,7 @@ impl Step {
 #[test]
 fn the_recipes_of_the_documentation_do_what_they_say() {
     let recipes = recipes();
-    assert!(recipes.len() >= 4, "only {} recipes are found", recipes.len());
+    assert!(recipes.len() >= 6, "only {} recipes are found", recipes.len());
     for recipe in &recipes {
         assert!(
             recipe.steps.len() >= 4,

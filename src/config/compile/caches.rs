@@ -1,12 +1,13 @@
 //! Caches: their sizes, and how each route uses one.
 
 use super::Names;
+use crate::cache::content::ByContent;
 use crate::cache::store::largest;
 use crate::config::defaults;
 use crate::config::diagnostic::{Context, Diagnostic};
 use crate::config::plan::{Cache, CacheUse};
 use crate::config::schema::Schema;
-use crate::config::schema::cache::{Reference, Usage};
+use crate::config::schema::cache::{ContentKind, Reference, Usage};
 
 pub fn compile(cx: &Context<'_>, schema: &Schema) -> Vec<Cache> {
     let mut planned = Vec::new();
@@ -50,11 +51,38 @@ pub fn used(cx: &Context<'_>, schema: &Schema, caches: &mut Names<'_>, reference
             .or(shared.stale_while_revalidate)
             .unwrap_or_default(),
         set_cookie: own.set_cookie.or(shared.set_cookie).unwrap_or(false),
+        by_content: by_content(cx, own, shared),
         targets: match targets {
             Some(names) => names.clone(),
             None => defaults::cache_targets(),
         },
     })
+}
+
+fn by_content(cx: &Context<'_>, own: &Usage, shared: &Usage) -> ByContent {
+    let kinds = own.by_content.as_ref().or(shared.by_content.as_ref());
+    let kinds = kinds.map_or(&[][..], |found| &found.value);
+    let most = own.max_content.as_ref().or(shared.max_content.as_ref());
+    let operations = own.operations.as_ref().or(shared.operations.as_ref());
+    let graphql = kinds.contains(&ContentKind::Graphql);
+    // What the cache says of its own holds for other routes, too.
+    if let (Some(written), true) = (&own.max_content, kinds.is_empty()) {
+        let error = Diagnostic::error(
+            written.span,
+            "`max_content` is for requests that are stored by their content",
+        );
+        cx.push(error.help("say which: `by_content = [\"query\", \"graphql\"]`"));
+    }
+    if let (Some(written), false) = (&own.operations, graphql) {
+        let error = Diagnostic::error(written.span, "`operations` are GraphQL's");
+        cx.push(error.help("say that its queries are stored: `by_content = [\"graphql\"]`"));
+    }
+    ByContent {
+        query: kinds.contains(&ContentKind::Query),
+        graphql,
+        most: usize::try_from(most.map_or(defaults::CACHE_MAX_CONTENT, |found| found.value)).unwrap_or(usize::MAX),
+        operations: operations.map_or(Box::default(), |found| found.value.as_slice().into()),
+    }
 }
 
 /// What is larger than its share would push everything else out.

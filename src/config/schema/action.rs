@@ -31,7 +31,7 @@ pub struct Forward {
     pub max_body: Option<u64>,
     pub importance: Importance,
     pub hedge: Option<After>,
-    pub cache: Option<cache::Reference>,
+    pub cache: Option<Box<cache::Reference>>,
 }
 
 pub const SPLIT: Shape = Shape {
@@ -95,7 +95,10 @@ pub fn read(fields: &Fields<'_>) -> Option<Action> {
         importance: importance(fields),
         hedge: hedge(fields),
         max_body: fields.size("max_body", 0..=u64::MAX, ""),
-        cache: fields.get("cache").and_then(|node| cache::used(fields.cx, node)),
+        cache: fields
+            .get("cache")
+            .and_then(|node| cache::used(fields.cx, node))
+            .map(Box::new),
     };
     let forward = (!forward.split.is_empty()).then_some(Action::Forward(forward));
     forward

@@ -8,7 +8,7 @@ use ipnet::IpNet;
 use super::name::{check_name, is_token, networks, reference};
 use crate::cache::query::Query;
 use crate::config::diagnostic::{At, Context, Diagnostic};
-use crate::config::reader::{Fields, Shape, parsed, text};
+use crate::config::reader::{Fields, Shape, parsed, text, word};
 use crate::config::value::{Node, Value};
 
 #[derive(Debug)]
@@ -40,6 +40,17 @@ pub struct Usage {
     pub stale_while_revalidate: Option<Duration>,
     pub set_cookie: Option<bool>,
     pub targets: Option<Vec<HeaderName>>,
+    pub by_content: Option<At<Vec<ContentKind>>>,
+    /// Bytes.
+    pub max_content: Option<At<u64>>,
+    pub operations: Option<At<Vec<String>>>,
+}
+
+/// Requests that are stored by what they carry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ContentKind {
+    Query,
+    Graphql,
 }
 
 pub const CACHE: Shape = Shape {
@@ -54,6 +65,9 @@ pub const CACHE: Shape = Shape {
         "stale_while_revalidate",
         "set_cookie",
         "targets",
+        "by_content",
+        "max_content",
+        "operations",
     ],
     later: &["disk", "redis"],
 };
@@ -72,10 +86,17 @@ pub const USE: Shape = Shape {
         "stale_while_revalidate",
         "set_cookie",
         "targets",
+        "by_content",
+        "max_content",
+        "operations",
     ],
     later: &[],
 };
 
+/// More is no query, and is held for each request that comes.
+const MAX_CONTENT: u64 = 1 << 20;
+/// Operations that are counted each for itself.
+const MAX_OPERATIONS: usize = 64;
 /// Less holds next to nothing.
 const LEAST_MEMORY: u64 = 1 << 20;
 
@@ -159,5 +180,29 @@ fn usage(fields: &Fields<'_>) -> Usage {
         stale_while_revalidate: fields.optional_duration("stale_while_revalidate", Duration::ZERO),
         set_cookie: fields.flag("set_cookie"),
         targets: names(fields, "targets"),
+        by_content: fields.list("by_content", "a list of \"query\" and \"graphql\"", |node| {
+            let kinds = [("query", ContentKind::Query), ("graphql", ContentKind::Graphql)];
+            let found = text(fields.cx, node)?;
+            word(fields.cx, &found, "what is stored by content", &kinds, &[]).map(|found| found.value)
+        }),
+        max_content: fields
+            .size("max_content", 1..=MAX_CONTENT, "1B to 1MiB")
+            .map(|value| At {
+                value,
+                span: fields.get("max_content").map_or(fields.span, |node| node.span),
+            }),
+        operations: operations(fields),
     }
+}
+
+fn operations(fields: &Fields<'_>) -> Option<At<Vec<String>>> {
+    let read = |node| text(fields.cx, node).map(|found| found.value.to_owned());
+    let found = fields.list("operations", "a list of names of operations", read)?;
+    if found.value.len() > MAX_OPERATIONS {
+        let error = Diagnostic::error(found.span, format!("at most {MAX_OPERATIONS} operations are counted"));
+        fields
+            .cx
+            .push(error.help("each is a series of metrics; the others are counted as `other`"));
+    }
+    Some(found)
 }

@@ -8,7 +8,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::HeaderValue;
+use http::{HeaderMap, HeaderValue};
 use http_body::{Body, Frame};
 use hyper::body::Incoming;
 use tokio::time::Instant;
@@ -31,6 +31,15 @@ pub enum RequestBody {
     Empty,
     H1(ClientBody),
     H2(Incoming, Deadline, Pace),
+    /// Read already, for the cache to look at.
+    Read(Box<Read>),
+}
+
+/// What was read of a body, and what follows.
+pub struct Read {
+    pub data: Bytes,
+    pub rest: RequestBody,
+    pub trailers: Option<HeaderMap>,
 }
 
 impl RequestBody {
@@ -39,6 +48,7 @@ impl RequestBody {
             Self::Empty => true,
             Self::H1(_) => false,
             Self::H2(body, ..) => body.is_end_stream(),
+            Self::Read(read) => read.data.is_empty() && read.rest.is_empty() && read.trailers.is_none(),
         }
     }
 
@@ -47,6 +57,13 @@ impl RequestBody {
         match self {
             Self::Empty => Poll::Ready(None),
             Self::H1(body) => body.poll_frame(cx),
+            Self::Read(read) if !read.data.is_empty() => {
+                Poll::Ready(Some(Ok(Frame::data(std::mem::take(&mut read.data)))))
+            }
+            Self::Read(read) => match read.trailers.take() {
+                Some(trailers) => Poll::Ready(Some(Ok(Frame::trailers(trailers)))),
+                None => read.rest.poll_frame(cx),
+            },
             Self::H2(body, deadline, pace) => match Pin::new(body).poll_frame(cx) {
                 Poll::Ready(Some(Ok(frame))) => {
                     pace.moved(frame.data_ref().map_or(0, Bytes::len), Instant::now);

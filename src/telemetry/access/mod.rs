@@ -47,6 +47,8 @@ pub struct Line {
     pub error: Option<Cow<'static, str>>,
     /// What the cache did.
     pub cache: Option<&'static str>,
+    /// GraphQL's name of what was asked for.
+    pub operation: Option<Box<str>>,
     /// What became of the cookie that binds the client to an endpoint.
     pub sticky: Option<&'static str>,
     /// Class and reason of a request that is not compliant.
@@ -77,6 +79,7 @@ impl Default for Line {
             response: None,
             error: None,
             cache: None,
+            operation: None,
             sticky: None,
             desync: None,
             user_agent: None,

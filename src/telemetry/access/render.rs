@@ -67,6 +67,8 @@ struct Json<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     cache: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    operation: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     sticky: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     desync: Option<&'a str>,
@@ -99,6 +101,7 @@ fn json(line: &Line, out: &mut Vec<u8>) -> io::Result<()> {
         response_seconds: line.response.map(seconds),
         error: line.error.as_deref(),
         cache: line.cache,
+        operation: line.operation.as_deref(),
         sticky: line.sticky,
         desync: line.desync.map(|(class, _)| class),
         desync_reason: line.desync.map(|(_, reason)| reason),
@@ -147,6 +150,9 @@ fn text(line: &Line, out: &mut Vec<u8>) -> io::Result<()> {
     }
     if let Some(cache) = line.cache {
         write!(out, " cache={cache}")?;
+    }
+    if let Some(operation) = &line.operation {
+        write!(out, " operation={}", Word(operation))?;
     }
     if let Some(sticky) = line.sticky {
         write!(out, " sticky={sticky}")?;

@@ -24,7 +24,7 @@ use crate::fields::{Fields, Known};
 use crate::policy::queue::Importance;
 use crate::proxy::error::{Kind, ProxyError};
 use crate::proxy::http::admit::Affinity;
-use crate::proxy::http::body::RequestBody;
+use crate::proxy::http::body::{Read, RequestBody};
 use crate::proxy::http::deadline::within;
 use crate::proxy::http::request::{Work, send};
 use crate::proxy::http::{Downstream, Inform, Request, Response, Scope};
@@ -204,15 +204,24 @@ fn prepare(
     cache.series.local(scope.down.worker.id).fills.add(1);
     let mut fields = asked.request.fields.clone();
     apart::forget(&mut fields, &cached.cookies);
+    let content = asked.content.clone();
+    if content.is_some() {
+        apart::forget_content(&mut fields);
+    }
+    let method = match content {
+        Some(_) => asked.request.method.clone(),
+        None => Method::GET,
+    };
     match &stale {
-        Some((entry, _)) => {
+        Some((entry, _)) if method != Method::POST => {
             conditional::ask(&mut fields, &entry.meta.head.fields());
         }
         None if ranged => {
             fields.remove(Known::IfNoneMatch);
             fields.remove(Known::IfModifiedSince);
         }
-        None => conditional::forget(&mut fields),
+        // 304 answers no POST.
+        _ => conditional::forget(&mut fields),
     }
     // It was understood here, and asks nothing of caches behind.
     Fetch {
@@ -226,7 +235,12 @@ fn prepare(
         deadline: work.deadline,
         timeout: work.timeout,
         wanted: Wanted {
-            method: Method::GET,
+            // Of QUERY what is cacheable is what it is of GET (RFC 10008 section 2.7).
+            method: match method {
+                Method::POST => Method::POST,
+                _ => Method::GET,
+            },
+            by_content: content.is_some(),
             cc: asked.cc,
             authorized: asked.authorized,
             fields: asked.request.fields.clone(),
@@ -235,12 +249,19 @@ fn prepare(
         },
         cached: cached.clone(),
         request: Request {
-            method: Method::GET,
+            method,
             target: asked.request.target.clone(),
             version: asked.request.version,
             fields,
-            body: RequestBody::Empty,
-            length: None,
+            length: content.as_ref().map(|content| content.len() as u64),
+            body: match content {
+                Some(data) if !data.is_empty() => RequestBody::Read(Box::new(Read {
+                    data,
+                    rest: RequestBody::Empty,
+                    trailers: None,
+                })),
+                _ => RequestBody::Empty,
+            },
             expect_continue: false,
             upgrade: None,
             alone: asked.request.alone,

@@ -7,6 +7,7 @@ use http::Method;
 use tokio::time::Instant;
 
 use super::wall;
+use crate::cache::apart;
 use crate::cache::conditional;
 use crate::cache::directives::ForRequest;
 use crate::cache::entry::{Body, Entry, Meta};
@@ -17,6 +18,7 @@ use crate::cache::key::Key;
 use crate::cache::range::{self, Span};
 use crate::cache::reason::Reason;
 use crate::cache::storable::{self, Stored as Storable};
+use crate::cache::vary;
 use crate::fields::{Fields, Known};
 use crate::proxy::http::Response;
 use crate::proxy::http::body::{Filling, ResponseBody};
@@ -28,6 +30,8 @@ type Ranged = (Span, u64);
 /// What of a request decides how its response is stored.
 pub struct Wanted {
     pub method: Method,
+    /// It is told apart by its content.
+    pub by_content: bool,
     pub cc: ForRequest,
     pub authorized: bool,
     pub fields: Fields,
@@ -97,7 +101,10 @@ fn meta(
         cc: wanted.cc,
         authorized: wanted.authorized,
     };
-    let stored = storable::judge(&asked, status, fields, at, &cached.rules)?;
+    let mut stored = storable::judge(&asked, status, fields, at, &cached.rules)?;
+    if wanted.by_content {
+        stored.vary = vary::with(&stored.vary, &apart::CONTENT);
+    }
     let date = httpdate::fmt_http_date(std::time::SystemTime::now());
     let head = Head::store(fields, &stored.without, cached.rules.set_cookie, &date, cached.max_head);
     let head = head.ok_or(Reason::HeadTooLarge)?;

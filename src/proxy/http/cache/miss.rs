@@ -47,7 +47,7 @@ pub async fn get(
                 if missing.shared && missing.stale.is_none() {
                     match find(scope, work, cached, asked, Instant::now(), record) {
                         Ok(response) => return Ok(response),
-                        Err(Step::Fetch(newer)) => missing = newer,
+                        Err(Step::Fetch(newer)) if newer.stale.is_some() => missing = newer,
                         Err(_) => {}
                     }
                 }

@@ -1,5 +1,6 @@
 //! The cache in the life of a request (RFC 9111 section 4): looked up, served, fetched, validated, invalidated.
 
+mod content;
 mod fetch;
 mod fill;
 mod miss;
@@ -10,6 +11,7 @@ mod status;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use bytes::Bytes;
 use http::{Method, StatusCode};
 use tokio::time::Instant;
 
@@ -25,6 +27,7 @@ use crate::cache::freshness::{Freshness, Verdict};
 use crate::cache::key::{self, Key};
 use crate::cache::reason::Reason;
 use crate::cache::store::Found;
+use crate::cache::vary;
 use crate::fields::{Fields, Known};
 use crate::proxy::error::ProxyError;
 use crate::proxy::record::Record;
@@ -43,6 +46,8 @@ pub struct Asked {
     key: Key,
     cc: ForRequest,
     authorized: bool,
+    /// What it carries, where it is stored by that.
+    content: Option<Bytes>,
     step: Step,
 }
 
@@ -50,7 +55,9 @@ pub struct Asked {
 enum Step {
     Bypass(Reason),
     /// A method that changes things: what is stored is forgotten when it has.
-    Change,
+    Change(Reason),
+    /// What it carries decides.
+    Content,
     /// HEAD for what is not stored or stale.
     Head(Option<Stored>),
     Fetch(Missing),
@@ -108,13 +115,24 @@ pub fn look_up(
         authorized: fields.has(Known::Authorization),
         cc,
         key: Key::default(),
-        step: Step::Change,
+        content: None,
+        step: Step::Change(Reason::Method),
         request,
     };
-    let bypass = why_bypass(scope, &asked, key.is_none());
+    let by_content = cached.by_content.takes(&asked.request.method);
+    let bypass = why_bypass(scope, &asked, key.is_none(), by_content);
     asked.key = key.unwrap_or_default();
     if let Some(reason) = bypass {
-        asked.step = Step::Bypass(reason);
+        let changes = asked.request.method == Method::POST && reason != Reason::KeyTooLong;
+        asked.step = if changes {
+            Step::Change(reason)
+        } else {
+            Step::Bypass(reason)
+        };
+        return Err(Box::new(asked));
+    }
+    if by_content {
+        asked.step = Step::Content;
         return Err(Box::new(asked));
     }
     if !matches!(asked.request.method, Method::GET | Method::HEAD) {
@@ -147,7 +165,7 @@ fn purge(scope: &Scope<'_>, cached: &Cached, key: Option<&Key>, record: &mut Rec
 }
 
 /// Why the cache has no part in a request. Methods that change things are told apart elsewhere.
-fn why_bypass(scope: &Scope<'_>, asked: &Asked, no_key: bool) -> Option<Reason> {
+fn why_bypass(scope: &Scope<'_>, asked: &Asked, no_key: bool, by_content: bool) -> Option<Reason> {
     let Request {
         method,
         fields,
@@ -156,16 +174,16 @@ fn why_bypass(scope: &Scope<'_>, asked: &Asked, no_key: bool) -> Option<Reason> 
         ..
     } = &asked.request;
     let safe = matches!(*method, Method::OPTIONS | Method::TRACE | Method::CONNECT) || SAFE.contains(&method.as_str());
-    if safe || upgrade.is_some() {
+    if (safe && !by_content) || upgrade.is_some() {
         return Some(Reason::Method);
     }
     if no_key {
         return Some(Reason::KeyTooLong);
     }
-    if !matches!(*method, Method::GET | Method::HEAD) {
+    if !by_content && !matches!(*method, Method::GET | Method::HEAD) {
         return None;
     }
-    if !body.is_empty() {
+    if !by_content && !body.is_empty() {
         return Some(Reason::RequestBody);
     }
     if asked.cc.no_store {
@@ -173,6 +191,10 @@ fn why_bypass(scope: &Scope<'_>, asked: &Asked, no_key: bool) -> Option<Reason> 
     }
     // They are for the origin alone (RFC 9111 section 4.3.2).
     if fields.has(Known::IfMatch) || fields.has(Known::IfUnmodifiedSince) {
+        return Some(Reason::RequestOverride);
+    }
+    // 304 answers no POST (RFC 9110 section 13.1.2).
+    if *method == Method::POST && (fields.has(Known::IfNoneMatch) || fields.has(Known::IfModifiedSince)) {
         return Some(Reason::RequestOverride);
     }
     // A proxy in front that is believed may name a host of its choice: the endpoint sees it, the key does not.
@@ -197,7 +219,7 @@ fn find(
         wall,
     };
     let is_head = asked.request.method == Method::HEAD;
-    let ranged = asked.request.fields.has(Known::Range) && !is_head;
+    let ranged = asked.request.fields.has(Known::Range) && asked.request.method == Method::GET;
     let missing = |why, detail, shared| Missing {
         stale: None,
         why,
@@ -206,7 +228,10 @@ fn find(
         ranged,
     };
     let (why, shared) = match cache.find(&mut asked.key, &asked.request.fields, now.clock) {
-        Found::Nothing => ("uri-miss", true),
+        Found::Nothing => {
+            expect(cached, asked);
+            ("uri-miss", true)
+        }
         Found::OtherVariant => ("vary-miss", true),
         Found::Pass => ("uri-miss", false),
         Found::Entry(entry, _) if asked.authorized && !entry.meta.freshness.is_for_authorized() => {
@@ -250,6 +275,22 @@ fn find(
     Err(Step::Fetch(missing(why, detail, shared && !insists)))
 }
 
+/// Where nothing is stored, requests that are told apart whatever `Vary` says do not wait for each other.
+fn expect(cached: &Cached, asked: &mut Asked) {
+    let apart = &cached.rules.apart;
+    if apart.is_empty() && asked.content.is_none() {
+        return;
+    }
+    // Names from the settings alone: never too many.
+    let Ok(mut vary) = vary::of(&Fields::default(), apart) else {
+        return;
+    };
+    if asked.content.is_some() {
+        vary = vary::with(&vary, &apart::CONTENT);
+    }
+    cached.cache.store.expect(&mut asked.key, &vary, &asked.request.fields);
+}
+
 /// What is stored has to be validated first.
 fn validate(asked: &Asked, stored: Stored, reason: Reason, ranged: bool) -> Step {
     if asked.request.method == Method::HEAD {
@@ -287,14 +328,15 @@ pub async fn answer(
     record: &mut Record,
 ) -> Result<Response, ProxyError> {
     let mut asked = *asked;
-    match std::mem::replace(&mut asked.step, Step::Change) {
+    match std::mem::replace(&mut asked.step, Step::Content) {
         Step::Bypass(reason) => {
             let mut response = send(scope, work, asked.request, record).await?;
             Told::forwarded(CacheResult::Bypass, "bypass", Some(reason)).tell(&mut response.fields);
             count(scope, cached, CacheResult::Bypass, record);
             Ok(response)
         }
-        Step::Change => other::change(scope, work, cached, asked, record).await,
+        Step::Change(reason) => other::change(scope, work, cached, asked, reason, record).await,
+        Step::Content => content::answer(scope, work, cached, asked, record).await,
         Step::Head(stored) => other::head(scope, work, cached, asked, stored, record).await,
         Step::Fetch(missing) => {
             let fetched = miss::get(scope, work, cached, &mut asked, missing, record).await;
@@ -309,5 +351,6 @@ pub async fn answer(
 fn count(scope: &Scope<'_>, cached: &Cached, result: CacheResult, record: &mut Record) {
     let series = cached.cache.series.local(scope.down.worker.id);
     series.results[result as usize].add(1);
+    record.cache = Some(result);
     record.note(|line| line.cache = Some(result.label()));
 }

@@ -38,6 +38,7 @@ pub async fn head(
     } = asked;
     let wanted = Wanted {
         method: Method::GET,
+        by_content: false,
         cc,
         authorized,
         fields: request.fields.clone(),
@@ -70,6 +71,7 @@ pub async fn change(
     work: &Work<'_>,
     cached: &Arc<Cached>,
     asked: Asked,
+    reason: Reason,
     record: &mut Record,
 ) -> Result<Response, ProxyError> {
     let Asked {
@@ -86,7 +88,7 @@ pub async fn change(
     let mut response = send(scope, work, request, record).await?;
     let mut told = Told {
         status: Some(response.status.as_u16()),
-        ..Told::forwarded(CacheResult::Bypass, "method", Some(Reason::Method))
+        ..Told::forwarded(CacheResult::Bypass, "method", Some(reason))
     };
     count(scope, cached, told.result, record);
     if !response.status.is_success() && !response.status.is_redirection() {
@@ -94,7 +96,7 @@ pub async fn change(
         return Ok(response);
     }
     let clock = cache.clock(Instant::now());
-    cache.purge(&key, false, clock);
+    cache.change(&key, false, clock);
     let named = |field| {
         response
             .fields
@@ -103,12 +105,13 @@ pub async fn change(
     };
     let (location, content) = (named(Known::Location), named(Known::ContentLocation));
     for other in location.iter().chain(&content) {
-        cache.purge(other, false, clock);
+        cache.change(other, false, clock);
     }
     let is_new_state =
         response.status == StatusCode::OK && content.is_some_and(|other| other.primary() == key.primary());
     let wanted = Wanted {
         method: Method::POST,
+        by_content: false,
         cc,
         authorized,
         fields,
