@@ -10,6 +10,7 @@ use prometheus::proto::{Bucket, Counter, Gauge, Histogram, LabelPair, Metric, Me
 use prometheus::{TEXT_FORMAT, TextEncoder};
 
 use super::respond::{Response, error, whole};
+use crate::balance::NAMES;
 use crate::control::Operator;
 use crate::control::leaving::Former;
 use crate::discovery::feed;
@@ -39,6 +40,7 @@ fn families(operator: &Operator) -> Vec<MetricFamily> {
     all.extend(requests(&snapshot));
     all.extend(upstreams(&snapshot, &operator.status.leaving.list()));
     all.extend(limits(&snapshot));
+    all.extend(shadows(&snapshot));
     all.extend(health(&snapshot));
     all.extend(caches(&snapshot));
     all.extend(discovery(operator, &snapshot));
@@ -195,6 +197,26 @@ fn limits(snapshot: &Snapshot) -> Vec<MetricFamily> {
         }
     }
     [hedges, sticky, waiting, shed, limit].map(|f| f.0).into()
+}
+
+/// What the algorithms would do.
+fn shadows(snapshot: &Snapshot) -> Vec<MetricFamily> {
+    let mut picks = Family::counter(names::SHADOW_PICKS);
+    let mut latency = Family::histogram(names::SHADOW_LATENCY);
+    let mut failures = Family::counter(names::SHADOW_FAILURES);
+    let mut imbalance = Family::gauge(names::SHADOW_IMBALANCE);
+    for upstream in &snapshot.upstreams {
+        for (number, account) in upstream.accounts() {
+            let labels = [("upstream", &*upstream.name), ("algorithm", NAMES[number])];
+            picks.add(&labels, account.picks as f64);
+            latency.add_histogram(&labels, &account.total.histogram());
+            failures.add(&labels, account.total.failed());
+            if let Some(n) = account.imbalance {
+                imbalance.add(&labels, n);
+            }
+        }
+    }
+    [picks, latency, failures, imbalance].map(|f| f.0).into()
 }
 
 fn upstreams(snapshot: &Snapshot, leaving: &[Former]) -> Vec<MetricFamily> {

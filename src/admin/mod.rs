@@ -6,6 +6,7 @@ mod endpoints;
 mod metrics;
 mod purge;
 mod respond;
+mod shadow;
 mod status;
 
 use std::convert::Infallible;

@@ -9,6 +9,7 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use super::endpoints;
+use super::shadow::{self, Shadow};
 use crate::base::clock::coarse_ms;
 use crate::control::Operator;
 use crate::control::leaving::Former;
@@ -111,6 +112,8 @@ struct UpstreamStatus {
     unavailable_total: u64,
     /// Of upstreams with a limit.
     queue: Option<Queue>,
+    /// What the algorithms would do; `null`: nobody is asked.
+    shadow: Option<Shadow>,
     /// Where its endpoints come from, beside those with a fixed address.
     sources: Vec<SourceStatus>,
     endpoints: Vec<EndpointStatus>,
@@ -373,6 +376,7 @@ fn upstream(upstream: &Upstream, sources: Option<&Vec<Arc<Report>>>) -> Upstream
                 .map(|by| (by.label(), upstream.series.sum(|s| s.shed(by))))
                 .into(),
         }),
+        shadow: shadow::of(upstream),
         sources: sources.into_iter().flatten().map(source).collect(),
         endpoints: upstream
             .members()

@@ -22,6 +22,7 @@ use self::ring_hash::RingHash;
 use self::round_robin::RoundRobin;
 use crate::base::rng::Rng;
 use crate::endpoint::State;
+use crate::endpoint::tally::ALGORITHMS;
 use crate::telemetry::shard::WorkerId;
 
 mod alias;
@@ -40,6 +41,7 @@ mod random;
 mod rendezvous;
 mod ring_hash;
 mod round_robin;
+pub mod shadow;
 pub mod spread;
 
 /// `balance = …` as validated.
@@ -55,6 +57,18 @@ pub enum Spec {
     Rendezvous(Hashing),
 }
 
+/// The names of all algorithms.
+pub const NAMES: [&str; ALGORITHMS] = [
+    "round_robin",
+    "random",
+    "least_connections",
+    "p2c",
+    "peak_ewma",
+    "ring_hash",
+    "maglev",
+    "rendezvous",
+];
+
 /// What a hashing algorithm needs to know.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Hashing {
@@ -66,16 +80,39 @@ pub struct Hashing {
 impl Spec {
     /// The name in the configuration.
     pub fn label(&self) -> &'static str {
+        NAMES[self.number()]
+    }
+
+    /// Its place in [`NAMES`].
+    pub fn number(&self) -> usize {
         match self {
-            Self::RoundRobin => "round_robin",
-            Self::Random => "random",
-            Self::LeastConnections => "least_connections",
-            Self::P2c => "p2c",
-            Self::PeakEwma => "peak_ewma",
-            Self::RingHash(_) => "ring_hash",
-            Self::Maglev(_) => "maglev",
-            Self::Rendezvous(_) => "rendezvous",
+            Self::RoundRobin => 0,
+            Self::Random => 1,
+            Self::LeastConnections => 2,
+            Self::P2c => 3,
+            Self::PeakEwma => 4,
+            Self::RingHash(_) => 5,
+            Self::Maglev(_) => 6,
+            Self::Rendezvous(_) => 7,
         }
+    }
+
+    /// All others that could take its place as things are: those that hash only where there is something to hash.
+    pub fn others(&self) -> Vec<Self> {
+        let mut all = vec![
+            Self::RoundRobin,
+            Self::Random,
+            Self::LeastConnections,
+            Self::P2c,
+            Self::PeakEwma,
+        ];
+        if let Some(hashing) = self.hashing() {
+            all.push(Self::RingHash(hashing.clone()));
+            all.push(Self::Maglev(hashing.clone()));
+            all.push(Self::Rendezvous(hashing.clone()));
+        }
+        all.retain(|other| other.number() != self.number());
+        all
     }
 
     /// What is hashed; `None` for algorithms that hash nothing.

@@ -83,6 +83,9 @@ pub const RESOLVE_INTERVAL: Duration = Duration::from_secs(30);
 /// Where name servers listen (RFC 1035 section 4.2).
 pub const DNS_PORT: u16 = 53;
 
+/// Asking costs as much as a few picks: of a hundred requests nobody notices.
+pub const SHADOW_SAMPLE: u32 = 100;
+
 pub const HEALTH_INTERVAL: Duration = Duration::from_secs(5);
 /// What `outlier = true` means; without the key, `consecutive_gateway` alone.
 ///

@@ -233,6 +233,8 @@ pub struct Upstream {
     /// The algorithm was chosen by who uses the upstream.
     pub auto: bool,
     pub spread: balance::spread::Spread,
+    /// One pick in so many is put to the other algorithms too (100; `None`: none).
+    pub shadow_sample: Option<u32>,
     /// The fixed ones.
     pub endpoints: Vec<Listed>,
     /// Where more come from.

@@ -1,7 +1,8 @@
-//! What runs beside the snapshot and belongs to it: health checkers, outlier detectors, the steps of slow starts.
+//! What runs beside the snapshot and belongs to it: health checkers, outlier detectors, the steps of slow starts, shadow
+//! scoring.
 
 use std::ops::RangeInclusive;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::checks::Checks;
 use super::outliers::Outliers;
@@ -15,6 +16,9 @@ const STEPS: u32 = 20;
 /// How long one may last: a step builds a balancer, and more of them than one in a second are not seen.
 const STEP: RangeInclusive<Duration> = Duration::from_millis(20)..=Duration::from_secs(1);
 
+/// Between two looks at what was sampled: `upstream/shadow.rs` reckons with seconds.
+const SCORE: Duration = Duration::from_secs(1);
+
 /// Each of its parts ends when it is dropped.
 pub struct Background {
     current: Current,
@@ -22,6 +26,8 @@ pub struct Background {
     outliers: Outliers,
     /// Where endpoints come to their weight slowly: raises it step by step.
     ramps: Option<Handle>,
+    /// Where picks are put to other algorithms too: sees what comes of it.
+    scores: Option<Handle>,
 }
 
 impl Background {
@@ -32,6 +38,7 @@ impl Background {
             current,
             outliers: Outliers::default(),
             ramps: None,
+            scores: None,
         }
     }
 
@@ -44,6 +51,12 @@ impl Background {
             let step = (shortest / STEPS).clamp(*STEP.start(), *STEP.end());
             task::spawn(ramp(self.current.clone(), step))
         });
+        let sampled = plan.upstreams.iter().any(|upstream| upstream.shadow_sample.is_some());
+        match (sampled, &self.scores) {
+            (true, None) => self.scores = Some(task::spawn(score(self.current.clone()))),
+            (true, Some(_)) => {}
+            (false, _) => self.scores = None,
+        }
     }
 }
 
@@ -55,5 +68,17 @@ async fn ramp(current: Current, step: Duration) {
         for upstream in snapshot.upstreams.iter().filter(|upstream| upstream.is_ramping()) {
             upstream.refresh();
         }
+    }
+}
+
+/// Charges the algorithms for what they chose, every [`SCORE`].
+async fn score(current: Current) {
+    loop {
+        tokio::time::sleep(SCORE).await;
+        let snapshot = current.get();
+        snapshot
+            .upstreams
+            .iter()
+            .for_each(|upstream| upstream.score(Instant::now()));
     }
 }

@@ -1,12 +1,12 @@
 //! From plan to snapshot: what the old world has and the new one wants is carried over by identity.
 
 use std::collections::HashMap;
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use super::caches;
+use super::dialers;
 use super::members::Members;
 use super::sources::Found;
 use crate::base::hash;
@@ -18,21 +18,19 @@ use crate::policy::budget::Repeating;
 use crate::policy::hedge::After;
 use crate::policy::quantile::Quantile;
 use crate::policy::queue::Gate;
-use crate::pool::dial::Tls;
-use crate::pool::{Dialer, Protocol};
+use crate::pool::Dialer;
 use crate::route::Table;
 use crate::snapshot::{Action, Forward, Http, Listener, Live, Route, Serve, Share, Snapshot, Tcp};
 use crate::telemetry::series::{RequestSeries, UpstreamSeries};
+use crate::tls::server;
 use crate::tls::server::Tickets;
-use crate::tls::{ClientSpec, client, server};
+use crate::upstream::shadow::{Ledger, Sampling};
 use crate::upstream::{self, Member, Settings, Upstream};
 
 /// A TLS handshake at Layer 4, and the most one may take at Layer 7.
 const HANDSHAKE: Duration = Duration::from_secs(10);
 
 const ALPN_BOTH: [&[u8]; 2] = [b"h2", b"http/1.1"];
-const ALPN_H1: [&[u8]; 1] = [b"http/1.1"];
-const ALPN_H2: [&[u8]; 1] = [b"h2"];
 
 /// What of a running world the next one takes over. Never edited: a build that fails leaves it as it was.
 #[derive(Clone)]
@@ -60,6 +58,7 @@ struct Kept {
     memory: crate::balance::Memory,
     gate: Arc<Gate>,
     p95: Arc<Quantile>,
+    ledger: Arc<Ledger>,
     dialer: Arc<Dialer>,
     /// Of all that decides how connections are made.
     fingerprint: u64,
@@ -103,7 +102,7 @@ impl World {
         next.members.keep(plan);
         let mut upstreams = Vec::with_capacity(plan.upstreams.len());
         for (n, upstream) in plan.upstreams.iter().enumerate() {
-            upstreams.push(next.upstream(self, upstream, is_hedged(plan, n))?);
+            upstreams.push(next.upstream(self, upstream, Uses::of(plan, n))?);
         }
         let caches: Vec<_> = plan.caches.iter().map(|cache| next.cache(self, cache)).collect();
         let shared = Shared {
@@ -144,9 +143,9 @@ impl World {
         members
     }
 
-    fn upstream(&mut self, old: &Self, plan: &plan::Upstream, is_hedged: bool) -> Result<Arc<Upstream>, String> {
+    fn upstream(&mut self, old: &Self, plan: &plan::Upstream, uses: Uses) -> Result<Arc<Upstream>, String> {
         let kept = old.upstreams.get(&plan.name);
-        let fingerprint = dialer_fingerprint(plan);
+        let fingerprint = dialers::fingerprint(plan);
         let kept = match kept {
             Some(kept) if kept.fingerprint == fingerprint => kept.clone(),
             _ => Kept {
@@ -155,7 +154,8 @@ impl World {
                 memory: kept.map_or_else(Default::default, |k| k.memory.clone()),
                 gate: kept.map_or_else(Default::default, |k| k.gate.clone()),
                 p95: kept.map_or_else(|| Arc::new(Quantile::new(0.95)), |k| k.p95.clone()),
-                dialer: Arc::new(dialer(plan)?),
+                ledger: kept.map_or_else(Default::default, |k| k.ledger.clone()),
+                dialer: Arc::new(dialers::new(plan)?),
                 fingerprint,
             },
         };
@@ -172,7 +172,7 @@ impl World {
             pool_min_idle: plan.pool_min_idle,
             retry: plan.retry.clone(),
             repeating: kept.repeating.clone(),
-            p95: is_hedged.then(|| kept.p95.clone()),
+            p95: uses.hedged.then(|| kept.p95.clone()),
             limits: plan.limits.as_ref().map(|limits| upstream::Limits {
                 max_active: limits.max_active.unwrap_or(u32::MAX),
                 queue: limits.queue,
@@ -180,6 +180,11 @@ impl World {
                 adaptive: limits.adaptive.is_some(),
             }),
             sticky: plan.sticky.clone(),
+            shadow: plan.shadow_sample.map(|one_in| Sampling {
+                one_in,
+                timed: uses.routed,
+                ledger: kept.ledger.clone(),
+            }),
         };
         let members = self.members.of(plan, &self.found);
         // Limits may be wider now, or gone.
@@ -353,79 +358,32 @@ impl World {
     }
 }
 
-/// Whether a route wants to know how long answers of upstream number `n` take.
-fn is_hedged(plan: &Plan, n: usize) -> bool {
-    plan.routes.iter().any(|route| match &route.action {
-        plan::Action::Forward(forward) => {
-            forward.hedge == Some(After::P95) && forward.split.iter().any(|(index, _)| *index == n)
+/// What routes do with an upstream.
+#[derive(Clone, Copy)]
+struct Uses {
+    routed: bool,
+    /// One wants to know how long answers take.
+    hedged: bool,
+}
+
+impl Uses {
+    fn of(plan: &Plan, n: usize) -> Self {
+        let forwards = plan.routes.iter().filter_map(|route| match &route.action {
+            plan::Action::Forward(forward) => Some(forward),
+            _ => None,
+        });
+        let mut mine = forwards.filter(|forward| forward.split.iter().any(|(index, _)| *index == n));
+        Self {
+            routed: mine.clone().next().is_some(),
+            hedged: mine.any(|forward| forward.hedge == Some(After::P95)),
         }
-        _ => false,
-    })
+    }
 }
 
 /// What listeners and routes refer to.
 struct Shared<'a> {
     upstreams: &'a [Arc<Upstream>],
     caches: &'a [Arc<Cache>],
-}
-
-/// The connections of an upstream whose fingerprint stays may be used on.
-fn dialer_fingerprint(plan: &plan::Upstream) -> u64 {
-    let tls = plan.tls.as_ref().map(|tls| {
-        (
-            &tls.ca_path,
-            &tls.server_name,
-            tls.verify,
-            tls.handshake_timeout,
-            files(tls),
-        )
-    });
-    let what = (
-        plan.protocol,
-        plan.connect_timeout,
-        plan.pool_idle_timeout,
-        plan.pool_max_idle,
-        tls,
-    );
-    hash::stable(format!("{what:?}").as_bytes())
-}
-
-/// The contents of the files TLS is made of: they may change under the same names.
-pub fn files(tls: &ClientSpec) -> Vec<u64> {
-    let certificate = tls.client_certificate.iter().flat_map(|c| [&c.cert_path, &c.key_path]);
-    let content = |path: &Path| std::fs::read(path).map_or(0, |bytes| hash::stable(&bytes));
-    tls.ca_path
-        .iter()
-        .chain(certificate)
-        .map(|path| content(path))
-        .collect()
-}
-
-fn dialer(plan: &plan::Upstream) -> Result<Dialer, String> {
-    let tls = match &plan.tls {
-        None => None,
-        Some(spec) => {
-            let alpn = match plan.protocol {
-                Protocol::Http1 => &ALPN_H1[..],
-                Protocol::H2 => &ALPN_H2[..],
-                Protocol::Auto => &ALPN_BOTH[..],
-            };
-            let wrong = |e: String| format!("upstream `{}`: TLS: {e}", plan.name);
-            Some(Tls {
-                handshake_timeout: spec.handshake_timeout,
-                http: client::config(spec, alpn).map_err(wrong)?,
-                raw: client::config(spec, &[]).map_err(wrong)?,
-                server_name: spec
-                    .server_name
-                    .as_deref()
-                    .map(client::name)
-                    .transpose()
-                    .map_err(wrong)?,
-            })
-        }
-    };
-    let (connect, idle) = (plan.connect_timeout, plan.pool_idle_timeout);
-    Ok(Dialer::new(plan.protocol, tls, connect, idle, plan.pool_max_idle))
 }
 
 #[cfg(test)]
@@ -487,14 +445,5 @@ mod tests {
         drop(connection);
         let (_, four) = world.build(&plan(&text("b")), &resolved, &three).unwrap();
         assert!(four.listener(0).is_none());
-    }
-
-    #[test]
-    fn other_ways_to_connect_do_not_share_connections() {
-        let text = |extra: &str| plan(&config(18083, "\"127.0.0.1:1\"", extra));
-        let same = dialer_fingerprint(&text("").upstreams[0]);
-        assert_eq!(same, dialer_fingerprint(&text("retries = 2").upstreams[0]));
-        assert_ne!(same, dialer_fingerprint(&text("connect_timeout = \"9s\"").upstreams[0]));
-        assert_ne!(same, dialer_fingerprint(&text("protocol = \"h2\"").upstreams[0]));
     }
 }

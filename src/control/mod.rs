@@ -6,6 +6,7 @@ pub mod build;
 mod caches;
 pub mod changes;
 mod checks;
+mod dialers;
 pub mod leaving;
 mod members;
 mod outliers;

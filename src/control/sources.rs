@@ -9,7 +9,7 @@ use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout_at};
 
-use super::build::files;
+use super::dialers::files;
 use crate::config::plan::{Plan, Upstream};
 use crate::discovery::dns::Resolver;
 use crate::discovery::feed::{Feed, Report};

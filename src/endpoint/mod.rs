@@ -14,6 +14,7 @@ use self::latency::PeakEwma;
 use self::ramp::Ramp;
 use self::record::Record;
 use self::streak::Streak;
+use self::tally::Tally;
 use crate::net::addr::{DialAddr, EndpointAddr};
 use crate::policy::limit::Limit;
 use crate::policy::queue::Entered;
@@ -21,6 +22,7 @@ use crate::telemetry::series::EndpointSeries;
 
 pub mod latency;
 pub mod ramp;
+pub mod tally;
 
 /// What the health checker thinks of an endpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,6 +64,8 @@ pub struct State {
     /// Kept up to date only where the upstream balances by it.
     pub latency: PeakEwma,
     pub ramp: Ramp,
+    /// Who would have picked it.
+    pub tally: Tally,
     /// How many may be.
     pub limit: Limit,
     /// What is told to people about its health.
@@ -87,6 +91,7 @@ impl State {
             idle: idle::Learned::default(),
             latency: PeakEwma::default(),
             ramp: Ramp::default(),
+            tally: Tally::default(),
             limit: Limit::default(),
             record: Record::default(),
             streak: Streak::default(),

@@ -157,6 +157,22 @@ pub const ENDPOINT_LIMIT: Name = name(
     "evenkeel_endpoint_limit",
     "How many requests or connections may be under way at the endpoint.",
 );
+pub const SHADOW_PICKS: Name = name(
+    "evenkeel_shadow_picks_total",
+    "Picks that were put to the algorithm too, and could be charged.",
+);
+pub const SHADOW_LATENCY: Name = name(
+    "evenkeel_shadow_latency_seconds",
+    "What answers would probably take by the algorithm's choices among sampled picks.",
+);
+pub const SHADOW_FAILURES: Name = name(
+    "evenkeel_shadow_failures_total",
+    "Attempts that would probably fail by the algorithm's choices among sampled picks.",
+);
+pub const SHADOW_IMBALANCE: Name = name(
+    "evenkeel_shadow_imbalance",
+    "What would be under way at the busiest endpoint over the mean of all, were all choices the algorithm's.",
+);
 pub const UPSTREAM_UNAVAILABLE: Name = name(
     "evenkeel_upstream_unavailable_total",
     "Requests and connections refused because no endpoint was available.",

@@ -337,6 +337,8 @@ pub struct UpstreamShard {
     pub unavailable: LocalCounter,
     /// What answered attempts took; kept only where the balancing asks for it.
     pub tail: Tail,
+    /// Picks until one is put to the other algorithms too.
+    pub until_sampled: LocalCounter,
 }
 pub type UpstreamSeries = Sharded<UpstreamShard>;
 

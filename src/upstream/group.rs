@@ -1,8 +1,9 @@
 //! Who may be picked now, and by what: built whole when health or membership changes, never edited.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use super::shares::{Part, Shares, subset};
+use crate::balance::shadow::Shadows;
 use crate::balance::{self, Balancer, Candidate, Memory, PickContext, Spec};
 use crate::base::rng::Rng;
 use crate::endpoint::State;
@@ -28,6 +29,8 @@ struct Set {
     /// `None`: all of the part.
     candidates: Option<Vec<Candidate>>,
     balancer: Box<dyn Balancer>,
+    /// Control makes them when it has time, where there is a choice: a change of health need not wait for them.
+    shadows: OnceLock<Shadows>,
 }
 
 /// Subsets for workers: how large, for how many, on which host.
@@ -61,10 +64,23 @@ impl Group {
         self.parts.iter().flat_map(|(_, part)| &part.candidates)
     }
 
-    /// One of the part that the request falls to; of any other where all of it were tried.
-    pub fn pick(&self, cx: &mut PickContext<'_>) -> Option<&Arc<State>> {
+    /// Makes what the picks of a sample are put to as well.
+    pub fn add_shadows(&self, spec: &Spec, memory: &Memory) {
+        for (_, part) in &self.parts {
+            for set in &part.sets {
+                let candidates = set.candidates.as_ref().unwrap_or(&part.candidates);
+                if candidates.len() > 1 {
+                    set.shadows.get_or_init(|| Shadows::new(spec, candidates, memory));
+                }
+            }
+        }
+    }
+
+    /// One of the part that the request falls to; of any other where all of it were tried. `sampled`: the number of the
+    /// algorithm in use, where the others are to be asked too.
+    pub fn pick(&self, cx: &mut PickContext<'_>, sampled: Option<usize>) -> Option<&Arc<State>> {
         let chosen = match self.parts.as_slice() {
-            [(_, only)] => return only.pick(cx),
+            [(_, only)] => return only.pick(cx, sampled),
             parts => {
                 let (total, _) = parts.last()?;
                 // The same key falls to the same part.
@@ -76,7 +92,7 @@ impl Group {
             }
         };
         let (before, from) = self.parts.split_at_checked(chosen)?;
-        from.iter().chain(before).find_map(|(_, part)| part.pick(cx))
+        from.iter().chain(before).find_map(|(_, part)| part.pick(cx, sampled))
     }
 }
 
@@ -87,6 +103,7 @@ impl Sets {
             None => vec![Set {
                 balancer: balance::build(spec, &candidates, memory),
                 candidates: None,
+                shadows: OnceLock::new(),
             }],
             Some(Subsets { size, workers, host }) => (0..workers)
                 .map(|worker| {
@@ -94,6 +111,7 @@ impl Sets {
                     Set {
                         balancer: balance::build(spec, &own, memory),
                         candidates: Some(own),
+                        shadows: OnceLock::new(),
                     }
                 })
                 .collect(),
@@ -101,11 +119,20 @@ impl Sets {
         Self { candidates, sets }
     }
 
-    fn pick(&self, cx: &mut PickContext<'_>) -> Option<&Arc<State>> {
+    fn pick(&self, cx: &mut PickContext<'_>, sampled: Option<usize>) -> Option<&Arc<State>> {
         // Workers count from 1.
         let set = self.sets.get(cx.worker.0.saturating_sub(1) % self.sets.len().max(1))?;
         let position = set.balancer.pick(cx)?;
         let candidates = set.candidates.as_ref().unwrap_or(&self.candidates);
+        if let (Some(live), Some(shadows)) = (sampled, set.shadows.get()) {
+            let chose = |algorithm, position: usize| {
+                if let Some(candidate) = candidates.get(position) {
+                    candidate.endpoint.tally.count(algorithm);
+                }
+            };
+            chose(live, position);
+            shadows.ask(cx, chose);
+        }
         candidates.get(position).map(|candidate| &candidate.endpoint)
     }
 }

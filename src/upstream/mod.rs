@@ -9,6 +9,7 @@ use arc_swap::ArcSwap;
 
 pub use self::admit::{Limits, Refused, Shed};
 use self::group::{Group, Subsets};
+use self::shadow::Sampling;
 use self::shares::Shares;
 use crate::balance::spread::Spread;
 use crate::balance::{Memory, PickContext, Spec};
@@ -24,6 +25,7 @@ use crate::telemetry::series::UpstreamSeries;
 use crate::telemetry::shard::WorkerId;
 
 mod group;
+pub mod shadow;
 mod shares;
 
 /// Charged to an endpoint that fails before any has answered.
@@ -68,6 +70,8 @@ pub struct Settings {
     pub limits: Option<Limits>,
     /// Clients are bound to endpoints.
     pub sticky: Option<sticky::Spec>,
+    /// Which picks are put to the other algorithms too; `None`: none.
+    pub shadow: Option<Sampling>,
 }
 
 /// One endpoint's place in an upstream.
@@ -151,12 +155,15 @@ impl Upstream {
     }
 
     /// An endpoint for one attempt, counted as active until the guard is dropped. `None`: nobody is
-    /// available, or everybody was tried. `bound`: the client's own endpoint, which comes first.
+    /// available, or everybody was tried. `bound`: the client's own endpoint, which comes first; no algorithm is asked then.
     pub fn pick(&self, cx: &mut PickContext<'_>, bound: Option<Bound>) -> Option<Active> {
         let own = bound.and_then(|bound| self.sticky.as_ref()?.endpoint(bound, cx.tried));
         let active = match own {
             Some(endpoint) => endpoint.begin(),
-            None => self.group.load().pick(cx)?.begin(),
+            None => {
+                let sampled = self.sampled(cx);
+                self.group.load().pick(cx, sampled)?.begin()
+            }
         };
         Some(match self.settings.balance.wants_total() {
             true => active.also_in(&self.memory.active),

@@ -254,7 +254,7 @@ fn workers_pick_from_their_subsets_alone() {
                     now,
                     worker: WorkerId(worker),
                 };
-                group.pick(&mut cx).unwrap().id
+                group.pick(&mut cx, None).unwrap().id
             })
             .collect();
         ids.sort_unstable();
@@ -284,15 +284,14 @@ fn a_key_stays_in_its_part_and_a_retry_may_leave_it() {
             &mut rng,
             Instant::now(),
         );
-        group
-            .pick(&mut PickContext {
-                key,
-                rng,
-                tried,
-                now,
-                worker: WorkerId(1),
-            })
-            .map(|endpoint| endpoint.id)
+        let mut cx = PickContext {
+            key,
+            rng,
+            tried,
+            now,
+            worker: WorkerId(1),
+        };
+        group.pick(&mut cx, None).map(|endpoint| endpoint.id)
     };
     let first: Vec<_> = (0..400).map(|key| pick(key, &[]).unwrap()).collect();
     assert!((0..400).all(|key| pick(key, &[]) == Some(first[key as usize])));

@@ -25,6 +25,7 @@ mod probes;
 mod reload;
 mod resilience;
 mod resilience_grpc;
+mod shadow;
 mod spread;
 mod sticky;
 mod tcp;

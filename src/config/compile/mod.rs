@@ -296,6 +296,7 @@ fn compile_upstream(
         name: upstream.name.value.as_str().into(),
         auto: upstream.balance.value.is_none(),
         balance: upstream.balance.value.clone().unwrap_or(auto),
+        shadow_sample: upstream.shadow_sample,
         spread: Spread {
             zone: zone.cloned(),
             ..upstream.spread.clone()

@@ -26,6 +26,7 @@ pub struct Upstream {
     /// `None`: `auto`.
     pub balance: At<Option<crate::balance::Spec>>,
     pub spread: Spread,
+    pub shadow_sample: Option<u32>,
     pub endpoints: Vec<At<Listed>>,
     pub discovery: Option<Discovery>,
     /// With the place of what is asked.
@@ -58,6 +59,7 @@ pub const UPSTREAM: Shape = Shape {
         "slow_start",
         "panic_threshold",
         "subset",
+        "shadow_sample",
         "health",
         "outlier",
         "protocol",
@@ -117,6 +119,7 @@ pub fn read(cx: &Context<'_>, name: &At<String>, node: &Node) -> Option<Upstream
         name: name.clone(),
         spread: balance::spread(&fields, balance.value.as_ref()),
         balance,
+        shadow_sample: shadow_sample(&fields),
         endpoints,
         discovery,
         health: fields.get("health").and_then(|node| health::read(cx, node)),
@@ -143,6 +146,12 @@ pub fn read(cx: &Context<'_>, name: &At<String>, node: &Node) -> Option<Upstream
         address_family: discovery::address_family(&fields),
         one_per_name: fields.flag("one_per_name").unwrap_or(false),
     })
+}
+
+/// 0: none.
+fn shadow_sample(fields: &Fields<'_>) -> Option<u32> {
+    let one_in = fields.number("shadow_sample", 0..=1_000_000);
+    Some(one_in.unwrap_or(defaults::SHADOW_SAMPLE)).filter(|one_in| *one_in > 0)
 }
 
 fn min_idle(fields: &Fields<'_>, most: usize) -> usize {
