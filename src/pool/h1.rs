@@ -46,7 +46,17 @@ pub struct H1 {
     /// Something of the current response has been read.
     begun: bool,
     search: HeadSearch,
+    /// The last read filled its room.
     bulk: bool,
+    /// A read of the current response did, or one of the response before.
+    large: Large,
+}
+
+/// Whether responses take more than one read's room.
+#[derive(Debug, Default)]
+struct Large {
+    now: bool,
+    before: bool,
 }
 
 /// What of the current request has been written, and what came of it.
@@ -90,6 +100,7 @@ impl H1 {
             begun: false,
             search: HeadSearch::default(),
             bulk: false,
+            large: Large::default(),
         }
     }
 
@@ -117,7 +128,7 @@ impl H1 {
                     Err(e) => return Poll::Ready(Err(HeadError::Malformed(e))),
                 }
             }
-            let filled = match self.read.is_empty() && !self.bulk {
+            let filled = match self.read.is_empty() && !self.large.before {
                 true => self.poll_first(cx),
                 false => self.poll_fill(cx, READ),
             };
@@ -185,6 +196,7 @@ impl H1 {
     /// The exchange is over; how long the connection may rest, if the endpoint has said so.
     pub fn end(&mut self) -> Option<u32> {
         self.sent = Sent::default();
+        self.large.before = std::mem::take(&mut self.large.now);
         self.announced.take()
     }
 
@@ -220,10 +232,12 @@ impl H1 {
         self.read = BytesMut::new();
         self.out.release();
         self.bulk = false;
+        self.large = Large::default();
         self.deadline.release();
     }
 
-    /// Reads what begins a response without holding room for it while it is waited for; most need little.
+    /// Reads what begins a response without holding room for it while it is waited for. Not where much has to be expected: it
+    /// is copied.
     fn poll_first(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         let filled = ready!(with_room(|room| {
             let mut buf = ReadBuf::new(room);
@@ -231,15 +245,20 @@ impl H1 {
             self.read.extend_from_slice(buf.filled());
             polled.map_ok(|()| buf.filled().len())
         }))?;
-        self.bulk = filled >= READ;
+        self.note(filled);
         Poll::Ready(Ok(filled))
     }
 
     fn poll_fill(&mut self, cx: &mut Context<'_>, room: usize) -> Poll<io::Result<usize>> {
         self.read.reserve(room);
         let n = ready!(tokio_read(&mut self.io, cx, &mut self.read))?;
-        self.bulk = n >= READ;
+        self.note(n);
         Poll::Ready(Ok(n))
+    }
+
+    fn note(&mut self, read: usize) {
+        self.bulk = read >= READ;
+        self.large.now |= self.bulk;
     }
 }
 
@@ -294,7 +313,7 @@ where
 
 #[cfg(test)]
 mod tests {
-    use std::io::Read;
+    use std::io::{Read, Write};
     use std::net::{Shutdown, TcpListener, TcpStream};
 
     use super::*;
@@ -317,6 +336,38 @@ mod tests {
     async fn breaks(conn: &mut H1) {
         let head = std::future::poll_fn(|cx| conn.poll_head(cx, &Method::POST)).await;
         assert!(matches!(head, Err(HeadError::Broken { begun: false, .. })));
+    }
+
+    /// One response of this many bytes, written in two parts: the last read is a short one.
+    async fn answered(conn: &mut H1, end: &mut TcpStream, len: usize) {
+        let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {len}\r\n\r\n");
+        let (first, last) = (vec![b'x'; len - 1], [b'x']);
+        end.write_all(&[head.as_bytes(), &first].concat()).unwrap();
+        let head = std::future::poll_fn(|cx| conn.poll_head(cx, &Method::GET))
+            .await
+            .unwrap();
+        let mut decoder = Decoder::new(head.framing);
+        let mut got = 0;
+        while !decoder.is_end() {
+            if got == first.len() {
+                end.write_all(&last).unwrap();
+            }
+            let step = std::future::poll_fn(|cx| conn.poll_body(cx, &mut decoder, REFUSAL)).await;
+            if let Ok(Step::Data(data)) = step {
+                got += data.len();
+            }
+        }
+        assert_eq!(got, len);
+        conn.end();
+    }
+
+    #[tokio::test]
+    async fn large_responses_are_expected_after_large_ones() {
+        let (mut conn, mut end) = pair().await;
+        for (len, large) in [(100, false), (READ * 2, true), (READ * 2, true), (100, false)] {
+            answered(&mut conn, &mut end, len).await;
+            assert_eq!(conn.large.before, large, "{len}");
+        }
     }
 
     #[tokio::test]
