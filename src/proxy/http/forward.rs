@@ -61,7 +61,6 @@ pub fn strip_hop_by_hop(fields: &mut Fields) {
             .flat_map(|value| value.split(|b| *b == b','))
             .map(<[u8]>::trim_ascii)
             .filter(|name| !matches!(Known::of(name), known if PROTECTED.has(known) || HOP_BY_HOP.has(known)))
-            .filter(|name| !name.eq_ignore_ascii_case(b"close"))
             .map(<[u8]>::to_vec)
             .collect();
         for name in named {
@@ -189,7 +188,8 @@ mod tests {
     fn connection_and_what_it_names_stay_here() {
         let mut fields = fields(&[
             ("connection", "x-secret, Keep-Alive"),
-            ("connection", "x-forwarded-for, host"),
+            ("connection", "x-forwarded-for, host, close"),
+            ("close", "1"),
             ("x-secret", "1"),
             ("x-forwarded-for", "10.0.0.1"),
             ("host", "a"),
