@@ -118,9 +118,9 @@ pub const HEALTH_STATUS: (u16, u16) = (200, 399);
 pub const CACHE_HEURISTIC: Duration = Duration::from_secs(86_400);
 /// Something old is better than an error, for as long as most outages last.
 pub const CACHE_STALE_IF_ERROR: Duration = Duration::from_secs(600);
-/// Bytes of a stored response's fields.
 /// What a request carries that is stored by it: queries are short, and each is held while it is looked up.
 pub const CACHE_MAX_CONTENT: u64 = 64 << 10;
+/// Bytes of a stored response's fields.
 pub const CACHE_MAX_HEAD: usize = 16 << 10;
 
 /// Our own targeted field before everybody's (RFC 9213).
