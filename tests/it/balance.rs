@@ -6,33 +6,15 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 
-use crate::harness::{Client, Origin, Proxy, eventually, get, reply};
+use crate::harness::{Client, Origin, Proxy, eventually, get, one_upstream, reply};
 
 fn config(upstream: &str, endpoints: &[SocketAddr]) -> String {
-    let endpoints: Vec<_> = endpoints.iter().map(|addr| format!("\"{addr}\"")).collect();
     // In turn, so that it is certain who gets which request.
     let balance = match upstream.contains("balance =") {
         true => "",
         false => "balance = \"round_robin\"",
     };
-    format!(
-        r#"
-        [server]
-        workers = 1
-        [admin]
-        bind = "127.0.0.1:0"
-        [listeners.web]
-        bind = "127.0.0.1:0"
-        [[routes]]
-        name = "all"
-        upstream = "u"
-        [upstreams.u]
-        endpoints = [{}]
-        {balance}
-        {upstream}
-        "#,
-        endpoints.join(", ")
-    )
+    one_upstream(&format!("{balance}\n{upstream}"), endpoints)
 }
 
 /// How often each body came in `n` requests on one connection.

@@ -8,32 +8,16 @@ use std::sync::{Arc, Mutex};
 use serde_json::{Value, json};
 
 use crate::harness::client::Reply;
-use crate::harness::{Client, Origin, PATIENCE, Proxy, eventually, get, reply};
+use crate::harness::{Client, Origin, PATIENCE, Proxy, eventually, get, one_upstream, reply};
 
 fn config(upstream: &str, endpoints: &[SocketAddr]) -> String {
-    let endpoints: Vec<_> = endpoints.iter().map(|addr| format!("\"{addr}\"")).collect();
-    format!(
-        r#"
-        [server]
-        workers = 1
-        [admin]
-        bind = "127.0.0.1:0"
-        [listeners.web]
-        bind = "127.0.0.1:0"
+    let raw = r#"
         [listeners.raw]
         bind = "127.0.0.1:0"
         protocol = "tcp"
         upstream = "u"
-        [[routes]]
-        name = "all"
-        upstream = "u"
-        [upstreams.u]
-        balance = "round_robin"
-        endpoints = [{}]
-        {upstream}
-        "#,
-        endpoints.join(", ")
-    )
+        "#;
+    one_upstream(&format!("balance = \"round_robin\"\n{upstream}"), endpoints) + raw
 }
 
 /// Answers with its name; `/held` only once it is let go.

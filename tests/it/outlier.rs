@@ -4,27 +4,10 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, AtomicUsize, Ordering::Relaxed};
 
-use crate::harness::{Client, Origin, Proxy, eventually, reply};
+use crate::harness::{Client, Origin, Proxy, eventually, one_upstream, reply};
 
 fn config(upstream: &str, endpoints: &[SocketAddr]) -> String {
-    let endpoints: Vec<_> = endpoints.iter().map(|addr| format!("\"{addr}\"")).collect();
-    let endpoints = endpoints.join(", ");
-    format!(
-        r#"
-        [server]
-        workers = 1
-        [admin]
-        bind = "127.0.0.1:0"
-        [listeners.web]
-        bind = "127.0.0.1:0"
-        [[routes]]
-        upstream = "u"
-        [upstreams.u]
-        balance = "round_robin"
-        endpoints = [{endpoints}]
-        {upstream}
-        "#
-    )
+    one_upstream(&format!("balance = \"round_robin\"\n{upstream}"), endpoints)
 }
 
 /// Answers with a status that tests change.

@@ -6,26 +6,10 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use crate::harness::{Client, Origin, Proxy, eventually, origin, reply};
+use crate::harness::{Client, Origin, Proxy, eventually, one_upstream, origin, reply};
 
 fn config(origin: &Origin, upstream: &str) -> String {
-    format!(
-        r#"
-        [server]
-        workers = 1
-        [admin]
-        bind = "127.0.0.1:0"
-        [listeners.web]
-        bind = "127.0.0.1:0"
-        [[routes]]
-        name = "all"
-        upstream = "u"
-        [upstreams.u]
-        endpoints = ["{}"]
-        {upstream}
-        "#,
-        origin.addr
-    )
+    one_upstream(upstream, &[origin.addr])
 }
 
 /// The next of a fixed sequence of numbers below `n`.

@@ -6,32 +6,16 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
-use crate::harness::{Client, Origin, PATIENCE, Proxy, eventually, get, reply};
+use crate::harness::{Client, Origin, PATIENCE, Proxy, eventually, get, one_upstream, reply};
 
 /// One worker, one route, and an upstream with these keys.
 fn config(upstream: &str, endpoints: &[SocketAddr]) -> String {
-    let endpoints: Vec<_> = endpoints.iter().map(|addr| format!("\"{addr}\"")).collect();
-    format!(
-        r#"
-        [server]
-        workers = 1
-        [admin]
-        bind = "127.0.0.1:0"
+    let log = r#"
         [access_log]
         format = "json"
-        path = "{{DIR}}/access.log"
-        [listeners.web]
-        bind = "127.0.0.1:0"
-        [[routes]]
-        name = "all"
-        upstream = "u"
-        [upstreams.u]
-        balance = "round_robin"
-        endpoints = [{}]
-        {upstream}
-        "#,
-        endpoints.join(", ")
-    )
+        path = "{DIR}/access.log"
+        "#;
+    one_upstream(&format!("balance = \"round_robin\"\n{upstream}"), endpoints) + log
 }
 
 /// Answers everything with this status and these fields.

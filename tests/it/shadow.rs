@@ -4,25 +4,11 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::harness::{Client, Origin, Proxy, eventually, reply};
+use crate::harness::{Client, Origin, Proxy, eventually, one_upstream, reply};
 
 fn config(balance: &str, sample: &str, origins: &[Origin]) -> String {
-    let endpoints: Vec<_> = origins.iter().map(|origin| format!("\"{}\"", origin.addr)).collect();
-    format!(
-        r#"
-        [admin]
-        bind = "127.0.0.1:0"
-        [listeners.web]
-        bind = "127.0.0.1:0"
-        [[routes]]
-        upstream = "u"
-        [upstreams.u]
-        balance = "{balance}"
-        {sample}
-        endpoints = [{}]
-        "#,
-        endpoints.join(", ")
-    )
+    let endpoints: Vec<_> = origins.iter().map(|origin| origin.addr).collect();
+    one_upstream(&format!("balance = \"{balance}\"\n{sample}"), &endpoints)
 }
 
 fn origins() -> [Origin; 3] {

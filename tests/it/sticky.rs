@@ -6,33 +6,15 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Barrier};
 
 use crate::harness::client::Reply;
-use crate::harness::{Client, Origin, Proxy, eventually, reply};
+use crate::harness::{Client, Origin, Proxy, eventually, one_upstream, reply};
 use crate::http2::{whole, with_client};
 
 const SECRET: &str = "0123456789abcdef0123456789abcdef";
 const OTHER: &str = "fedcba9876543210fedcba9876543210";
 
 fn config(sticky: &str, upstream: &str, endpoints: &[SocketAddr]) -> String {
-    let endpoints: Vec<_> = endpoints.iter().map(|addr| format!("\"{addr}\"")).collect();
-    format!(
-        r#"
-        [server]
-        workers = 1
-        [admin]
-        bind = "127.0.0.1:0"
-        [listeners.web]
-        bind = "127.0.0.1:0"
-        [[routes]]
-        name = "all"
-        upstream = "u"
-        [upstreams.u]
-        balance = "round_robin"
-        endpoints = [{}]
-        sticky = {{ cookie = "at", {sticky} }}
-        {upstream}
-        "#,
-        endpoints.join(", ")
-    )
+    let settings = format!("balance = \"round_robin\"\nsticky = {{ cookie = \"at\", {sticky} }}\n{upstream}");
+    one_upstream(&settings, endpoints)
 }
 
 fn plain(endpoints: &[SocketAddr]) -> String {

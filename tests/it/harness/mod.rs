@@ -2,6 +2,7 @@
 
 pub mod admin;
 pub mod client;
+pub mod config;
 pub mod consul;
 pub mod dns;
 pub mod h2_origin;
@@ -11,6 +12,7 @@ pub mod proxy;
 pub mod tls;
 
 pub use client::{Client, get};
+pub use config::one_upstream;
 pub use origin::{Origin, reply};
 pub use proxy::Proxy;
 
