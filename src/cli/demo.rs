@@ -97,7 +97,7 @@ fn introduction(options: &Options, text: &str) -> String {
     format!(
         "evenkeel demo: {ORIGINS} origins behind a proxy on http://{from}, with this configuration:\n\n{indented}\n\
          Try, in another terminal:\n\
-         \n    curl http://{from}/                       three times: another origin answers each time\
+         \n    curl http://{from}/                       a few times: different origins answer\
          \n    curl -i http://{from}/old                 a redirect\
          \n    curl http://{from}/robots.txt             a response without any origin\
          \n    curl 'http://{from}/?wait=2s'             a slow answer\
