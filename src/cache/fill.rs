@@ -71,6 +71,9 @@ struct State {
     chunks: VecDeque<Bytes>,
     /// The number of the first of them.
     first: usize,
+    /// How many read which of them next, and how many wait for one more: so that it is known without asking each of
+    /// thousands which nobody needs any more.
+    at: VecDeque<usize>,
     /// Bytes in them, and of them those taken from the budget.
     held: u64,
     charged: u64,
@@ -209,6 +212,7 @@ impl Fill {
     fn begin() -> Arc<Self> {
         Arc::new(Self {
             state: Mutex::new(State {
+                at: VecDeque::from([0]),
                 keeps: true,
                 storable: true,
                 ..State::default()
@@ -231,6 +235,7 @@ impl Fill {
                 next: state.first,
                 waker: None,
             });
+            state.moved(None, Some(state.first));
             index
         };
         Seat {
@@ -249,16 +254,25 @@ impl State {
             .collect()
     }
 
+    /// A reader takes another place.
+    fn moved(&mut self, from: Option<usize>, to: Option<usize>) {
+        let first = self.first;
+        let mut count = |place: Option<usize>, change: fn(usize) -> usize| {
+            if let Some(n) = place.and_then(|place| self.at.get_mut(place.checked_sub(first)?)) {
+                *n = change(*n);
+            }
+        };
+        count(from, |n| n - 1);
+        count(to, |n| n + 1);
+    }
+
     /// Lets go of what every reader has, where it is not to be stored.
     fn trim(&mut self) {
-        if self.keeps {
-            return;
-        }
-        let slowest = self.seats.iter().flatten().map(|place| place.next).min();
-        let until = slowest.unwrap_or(self.first + self.chunks.len());
-        while self.first < until
+        while !self.keeps
+            && self.at.front() == Some(&0)
             && let Some(chunk) = self.chunks.pop_front()
         {
+            self.at.pop_front();
             self.held -= chunk.len() as u64;
             self.first += 1;
         }
@@ -339,6 +353,8 @@ impl Lead {
             state.held += size;
             // Copied: a part may hold a read buffer many times its size.
             state.chunks.push_back(Bytes::copy_from_slice(part));
+            state.at.push_back(0);
+            state.trim();
             (fits, state.wake_all())
         };
         wakers.into_iter().for_each(Waker::wake);
@@ -407,6 +423,7 @@ impl Seat {
                 Some(chunk) => {
                     if let Some(place) = &mut state.seats[self.index] {
                         place.next += 1;
+                        state.moved(Some(next), Some(next + 1));
                     }
                     state.trim();
                     let pump = if state.held < WINDOW { state.pump.take() } else { None };
@@ -461,7 +478,8 @@ impl Drop for Seat {
     fn drop(&mut self) {
         let pump = {
             let state = &mut *self.fill.lock();
-            state.seats[self.index] = None;
+            let place = state.seats[self.index].take();
+            state.moved(place.map(|place| place.next), None);
             state.free.push(self.index);
             state.trim();
             state.pump.take()

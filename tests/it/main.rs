@@ -8,6 +8,7 @@ mod balance;
 mod bulk;
 mod cache;
 mod cache_content;
+mod cache_crowd;
 mod cache_keys;
 mod chaos;
 mod desync;

@@ -2,6 +2,8 @@
 
 use std::task::Waker;
 
+use proptest::prelude::*;
+
 use super::*;
 
 fn cx() -> Context<'static> {
@@ -120,4 +122,42 @@ fn a_purge_while_it_is_under_way_keeps_it_out() {
     assert_eq!(fills.len(), 1, "the second is still listed");
     assert!(two.is_storable() && matches!(seat.poll_outcome(&cx()), Poll::Ready(Outcome::Released(_))));
     assert_eq!(one.end(), None);
+}
+
+proptest! {
+    /// Whoever comes, reads and leaves in whatever order: each gets all the parts there are, from the first, and what is
+    /// not kept is held no longer than somebody needs it.
+    #[test]
+    fn whatever_others_do_each_gets_every_part_once(steps in prop::collection::vec((0u8..4, 0usize..8), 1..80), keeps in any::<bool>()) {
+        let (fills, budget) = (Arc::new(Fills::default()), Arc::new(Budget::new(1000)));
+        let (mut lead, seat) = lead(&fills, &budget);
+        let mut readers: Vec<(Seat, u8)> = vec![(seat, 0)];
+        readers.extend((0..3).map(|_| (follow(&fills, &budget), 0)));
+        if !keeps {
+            lead.forgo();
+        }
+        let mut pushed = 0;
+        for (step, which) in steps {
+            match step {
+                0 if keeps => readers.push((follow(&fills, &budget), 0)),
+                0 | 1 => {
+                    lead.push(&[pushed]);
+                    pushed += 1;
+                }
+                2 if !readers.is_empty() => {
+                    let count = readers.len();
+                    let (seat, read) = &mut readers[which % count];
+                    let expected = (*read < pushed).then(|| vec![*read]);
+                    prop_assert_eq!(next(seat), expected.clone());
+                    *read += u8::from(expected.is_some());
+                }
+                3 if which < readers.len() => drop(readers.swap_remove(which)),
+                _ => {}
+            }
+            let slowest = readers.iter().map(|(_, read)| *read).min().unwrap_or(pushed);
+            let held = if keeps { pushed } else { pushed - slowest };
+            prop_assert_eq!(lead.fill.lock().held, u64::from(held));
+            prop_assert_eq!(lead.watchers(), readers.len());
+        }
+    }
 }
