@@ -11,12 +11,15 @@ use tokio::time::Instant;
 use super::respond::{Response, error, json};
 use crate::cache::key::Key;
 use crate::cache::query::Query;
+use crate::cache::tier::Settling;
 use crate::control::Operator;
 use crate::snapshot::KeptCache;
 
 /// A request names some thousand URLs at most.
 const MAX_BODY: usize = 1 << 20;
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
+/// For what is behind memory to have taken note.
+const SETTLE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What is asked for. Everything that is named is purged.
 #[derive(Debug, Default, Deserialize)]
@@ -92,13 +95,19 @@ pub async fn answer(operator: &Operator, request: Request<Incoming>) -> Response
     // Prefixes look at every key: not on the thread that answers health checks.
     let (dry_run, soft) = (purge.dry_run, purge.soft);
     let done = tokio::task::spawn_blocking(move || {
+        let mut settling = Settling::default();
         let counts = caches
             .iter()
-            .map(|kept| (kept.cache.name.to_string(), apply(kept, &purge)));
-        counts.collect::<serde_json::Map<String, serde_json::Value>>()
+            .map(|kept| (kept.cache.name.to_string(), apply(kept, &purge, &mut settling)));
+        let counts: serde_json::Map<String, serde_json::Value> = counts.collect();
+        (counts, settling)
     });
     match done.await {
-        Ok(counts) => {
+        Ok((counts, settling)) => {
+            if let Err(e) = settling.settled(SETTLE_TIMEOUT).await {
+                let text = format!("purged in memory, but what is kept behind it may come back after a restart: {e}");
+                return error(StatusCode::INTERNAL_SERVER_ERROR, &text);
+            }
             let total: u64 = counts.values().filter_map(serde_json::Value::as_u64).sum();
             tracing::info!(entries = total, soft, dry_run, "purged");
             json(
@@ -111,39 +120,43 @@ pub async fn answer(operator: &Operator, request: Request<Incoming>) -> Response
 }
 
 /// How many entries were meant.
-fn apply(kept: &KeptCache, purge: &Purge) -> serde_json::Value {
+fn apply(kept: &KeptCache, purge: &Purge, settling: &mut Settling) -> serde_json::Value {
     let cache = &kept.cache;
     let now = cache.clock(Instant::now());
     let store = &cache.store;
     let mut count = 0;
     for key in purge.url.list().iter().filter_map(|url| Key::of_url(url, &kept.query)) {
-        let there = match purge.dry_run {
+        let was = match purge.dry_run {
             true => cache.contains(&key),
-            false => cache.purge(&key, purge.soft, now),
+            false => {
+                let (was, rest) = cache.purge(&key, purge.soft, now);
+                settling.and(rest);
+                was
+            }
         };
-        count += usize::from(there);
+        count += usize::from(was);
     }
-    for tag in purge.tag.list() {
+    let mut add = |(n, rest): (usize, Settling)| {
+        settling.and(rest);
+        n
+    };
+    for tag in purge.tag.list().iter().map(String::as_bytes) {
         count += match purge.dry_run {
-            true => store.tags.count(tag.as_bytes()),
-            false => store.purge_tag(tag.as_bytes(), purge.soft, now),
+            true => store.tags.count(tag),
+            false => add(cache.purge_tag(tag, purge.soft, now)),
         };
     }
-    for prefix in purge.prefix.list() {
-        if !purge.dry_run {
-            cache.fills.purge_prefix(prefix.as_bytes());
-        }
-        count += store.purge_prefix(prefix.as_bytes(), purge.soft, now, purge.dry_run);
+    for prefix in purge.prefix.list().iter().map(String::as_bytes) {
+        count += match purge.dry_run {
+            true => store.purge_prefix(prefix, purge.soft, now, true),
+            false => add(cache.purge_prefix(prefix, purge.soft, now)),
+        };
     }
     if purge.all {
-        count += store.len();
-        if !purge.dry_run {
-            store.purge_all(purge.soft, now);
-            // Out of reach already: this gives the memory back.
-            if !purge.soft {
-                store.clear();
-            }
-        }
+        count += match purge.dry_run {
+            true => store.len(),
+            false => add(cache.purge_all(purge.soft, now)),
+        };
     }
     count.into()
 }

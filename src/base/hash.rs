@@ -24,6 +24,23 @@ pub fn stable_of(bytes: impl Iterator<Item = u8>) -> u64 {
     hasher.digest()
 }
 
+/// The hash of what comes piece by piece.
+#[derive(Default)]
+pub struct Running(Xxh3Default);
+
+impl Running {
+    pub fn add(&mut self, bytes: &[u8]) {
+        self.0.update(bytes);
+    }
+
+    /// The hash of all that came, which is that of [`stable`]; what follows is hashed anew.
+    pub fn take(&mut self) -> u64 {
+        let hash = self.0.digest();
+        self.0.reset();
+        hash
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -39,6 +56,10 @@ mod tests {
         let bytes: Vec<u8> = (0..=255).cycle().take(1000).collect();
         for length in [0, 1, 16, 17, 240, 241, 1000] {
             assert_eq!(stable_of(bytes[..length].iter().copied()), stable(&bytes[..length]));
+            let mut running = Running::default();
+            bytes[..length].chunks(7).for_each(|part| running.add(part));
+            assert_eq!(running.take(), stable(&bytes[..length]));
+            assert_eq!(running.take(), stable(b""));
         }
     }
 }

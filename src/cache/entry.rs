@@ -111,6 +111,11 @@ impl Body {
         }
     }
 
+    /// All of what there is stands in memory.
+    pub fn is_held(&self) -> bool {
+        true
+    }
+
     pub fn is_whole(&self) -> bool {
         !matches!(self, Self::Part(_))
     }

@@ -27,6 +27,8 @@ const SHARDS: usize = 16;
 #[derive(Debug)]
 pub struct Opening {
     pub meta: Meta,
+    /// When it was asked for, by the cache's clock.
+    pub asked: i64,
     /// As the endpoint sent it: 206 for a part of what is 200.
     pub wire_status: u16,
     /// Of the body, where it is known.

@@ -29,7 +29,7 @@ pub struct Freshness {
     /// Seconds of staleness in which it may be served while, or because, a newer one is fetched.
     pub stale_while_revalidate: u32,
     pub stale_if_error: u32,
-    flags: u8,
+    pub(super) flags: u8,
 }
 
 /// Never served stale (must-revalidate, proxy-revalidate).
@@ -43,6 +43,8 @@ const IMMUTABLE: u8 = 8;
 const FOR_AUTHORIZED: u8 = 16;
 /// Was fresh for a time when it came.
 const REUSABLE: u8 = 32;
+/// All there are.
+pub(super) const FLAGS: u8 = 63;
 
 /// Freshness without an explicit lifetime: the share of the time since Last-Modified, and the most.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

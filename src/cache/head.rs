@@ -1,6 +1,7 @@
 //! The fields of a stored response: one run of plain lines, copied onto the wire at once.
 
 use bytes::{Bytes, BytesMut};
+use http::{HeaderName, HeaderValue};
 
 use crate::fields::{Fields, Found, Known, Set};
 
@@ -53,6 +54,32 @@ impl Head {
         })
     }
 
+    /// What a head was written down as. `None`: no head that would be stored.
+    pub fn read(text: &[u8]) -> Option<Self> {
+        let mut lines = 0u16;
+        let mut rest = text;
+        while !rest.is_empty() {
+            let end = memchr::memchr(b'\n', rest)?;
+            let line = rest.get(..end)?.strip_suffix(b"\r")?;
+            let colon = memchr::memchr(b':', line)?;
+            let (name, value) = (line.get(..colon)?, line.get(colon + 1..)?.strip_prefix(b" ")?);
+            HeaderName::from_bytes(name).ok()?;
+            HeaderValue::from_bytes(value).ok()?;
+            lines = lines.checked_add(1)?;
+            rest = rest.get(end + 1..)?;
+        }
+        let head = Self {
+            text: Bytes::copy_from_slice(text),
+            lines,
+        };
+        (!head.fields().has_any(ANEW)).then_some(head)
+    }
+
+    /// As it is written down.
+    pub fn text(&self) -> &Bytes {
+        &self.text
+    }
+
     /// The fields as any message has them.
     pub fn fields(&self) -> Fields {
         let mut found = Found::with_capacity(usize::from(self.lines));
@@ -82,9 +109,30 @@ impl Head {
 
 #[cfg(test)]
 mod tests {
-    use http::{HeaderMap, HeaderValue};
+    use http::HeaderMap;
 
     use super::*;
+
+    #[test]
+    fn only_what_would_be_stored_is_read() {
+        for text in ["", "a: b\r\n", "A: \r\nx: y: z\r\n"] {
+            assert_eq!(Head::read(text.as_bytes()).unwrap().text, text);
+        }
+        for text in [
+            "a: b",
+            "a: b\n",
+            "a:b\r\n",
+            "a b: c\r\n",
+            ": c\r\n",
+            "a: b\rc\r\n",
+            "a: \0\r\n",
+            "content-length: 1\r\n",
+            "Transfer-Encoding: chunked\r\n",
+            "\r\n",
+        ] {
+            assert_eq!(Head::read(text.as_bytes()), None, "{text:?}");
+        }
+    }
 
     #[test]
     fn what_is_stored_comes_back_and_what_is_not_does_not() {

@@ -66,15 +66,19 @@ impl Key {
         })
     }
 
+    /// A key without a variant, as it stands.
+    pub fn of_text(text: &[u8]) -> Self {
+        Self {
+            text: text.into(),
+            primary: text.len(),
+            exact: None,
+        }
+    }
+
     /// The URL with a request's content: what tells contents apart stands in the variant.
     pub fn with_content(&self, method: &Method) -> Self {
         // No URL that is sent has a `#`.
-        let text = [self.primary(), b"#", method.as_str().as_bytes()].concat();
-        Self {
-            primary: text.len(),
-            text,
-            exact: None,
-        }
+        Self::of_text(&[self.primary(), b"#", method.as_str().as_bytes()].concat())
     }
 
     /// The URL's own again.

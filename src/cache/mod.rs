@@ -15,11 +15,14 @@ pub mod key;
 pub mod query;
 pub mod range;
 pub mod reason;
+pub mod recall;
+pub mod record;
 pub mod search;
 pub mod storable;
 pub mod store;
 pub mod structured;
 pub mod tags;
+pub mod tier;
 pub mod vary;
 
 use std::sync::Arc;
@@ -32,6 +35,7 @@ use self::fill::Fills;
 use self::key::Key;
 use self::search::{Rule, Searches};
 use self::store::{Found, Store};
+use self::tier::Tiers;
 use self::vary::Vary;
 use crate::fields::Fields;
 use crate::telemetry::series::CacheSeries;
@@ -42,6 +46,9 @@ pub struct Cache {
     pub name: Arc<str>,
     pub store: Store,
     pub fills: Arc<Fills>,
+    /// What is kept behind memory, and who reads it now.
+    pub tiers: Tiers,
+    pub recalls: Arc<Fills>,
     searches: Searches,
     pub operations: Operations,
     pub series: CacheSeries,
@@ -56,6 +63,8 @@ impl Cache {
             name,
             store: Store::new(memory),
             fills: Arc::default(),
+            tiers: Tiers::default(),
+            recalls: Arc::default(),
             searches: Searches::default(),
             operations: Operations::default(),
             series: CacheSeries::new(workers),
@@ -69,31 +78,6 @@ impl Cache {
             Some(since) => since.as_millis() as i64,
             None => -((self.epoch - at).as_millis() as i64),
         }
-    }
-
-    /// Forgets a URL, or makes it stale, with all that was asked of it by content. `true`: there was something.
-    pub fn purge(&self, key: &Key, soft: bool, clock: i64) -> bool {
-        let asked = self.forget(&key.with_content(&Method::POST), soft, clock);
-        self.change(key, soft, clock) || asked
-    }
-
-    /// The same when something has changed there. Answers to POST stay: a GraphQL server has one URL for everything, and
-    /// what a mutation changes is known to who names groups.
-    pub fn change(&self, key: &Key, soft: bool, clock: i64) -> bool {
-        let asked = match Method::from_bytes(b"QUERY") {
-            Ok(method) => self.forget(&key.with_content(&method), soft, clock),
-            Err(_) => false,
-        };
-        self.forget(key, soft, clock) || asked
-    }
-
-    fn forget(&self, key: &Key, soft: bool, clock: i64) -> bool {
-        let mut was = false;
-        for key in self.searches.same(key).iter().chain([key]) {
-            was |= self.store.purge(key, soft, clock);
-            self.fills.purge(key);
-        }
-        was
     }
 
     /// Whether something is stored for a URL.

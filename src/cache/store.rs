@@ -1,5 +1,6 @@
 //! The store in memory: entries by key, bounded by their bytes, shared by all workers.
 
+use std::hash::BuildHasher;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
@@ -35,7 +36,8 @@ enum Slot {
 #[derive(Debug)]
 struct Variants {
     vary: Vary,
-    /// Part of the variants' keys: another number, and all of them are out of reach.
+    /// Part of the variants' keys: another number, and all of them are out of reach. No other process has it, for they may
+    /// be found after this one has ended.
     id: u64,
     /// Those with a lower stamp are stale since.
     expired: Purged,
@@ -56,6 +58,7 @@ pub enum Found {
 pub struct Store {
     map: Map<Box<[u8]>, Slot, Weigh, RandomState, Evictions>,
     next_id: AtomicU64,
+    ids: RandomState,
     /// Counts purges.
     stamp: AtomicU64,
     purged: Purged,
@@ -149,6 +152,7 @@ impl Store {
         Self {
             map,
             next_id: AtomicU64::new(1),
+            ids: RandomState::default(),
             stamp: AtomicU64::new(0),
             purged: Purged::default(),
             tags: Tags::default(),
@@ -173,6 +177,16 @@ impl Store {
     /// What a response that is asked for now is stamped with.
     pub fn stamp(&self) -> u64 {
         self.stamp.load(Relaxed)
+    }
+
+    /// What a purge that begins now is stamped with at least.
+    pub fn next_stamp(&self) -> u64 {
+        self.stamp.fetch_add(1, Relaxed) + 1
+    }
+
+    /// Purges before this process were stamped with less.
+    pub fn begin_stamps(&self, at: u64) {
+        self.stamp.fetch_max(at, Relaxed);
     }
 
     /// What is there for `request`. Where responses vary, `key` becomes its variant's.
@@ -237,7 +251,7 @@ impl Store {
             _ => {
                 let variants = Arc::new(Variants {
                     vary: vary.clone(),
-                    id: self.next_id.fetch_add(1, Relaxed),
+                    id: self.ids.hash_one(self.next_id.fetch_add(1, Relaxed)),
                     expired: Purged::default(),
                 });
                 self.map.insert(key.primary().into(), Slot::Varies(variants.clone()));
@@ -245,6 +259,42 @@ impl Store {
             }
         };
         Self::to_variant(key, &variants, request)
+    }
+
+    /// What responses at a variant's key vary by, and the number in it.
+    pub fn varies(&self, key: &Key) -> Option<(Vary, u64)> {
+        if key.text.len() == key.primary {
+            return None;
+        }
+        match self.map.peek(key.primary()) {
+            // Another response may have come meanwhile, that varies by something else.
+            Some(Slot::Varies(own))
+                if key
+                    .text
+                    .get(key.primary + 1..)
+                    .is_some_and(|id| id.starts_with(&own.id.to_be_bytes())) =>
+            {
+                Some((own.vary.clone(), own.id))
+            }
+            _ => None,
+        }
+    }
+
+    /// Takes over what responses at a key vary by, and the number in their keys.
+    pub fn adopt(&self, key: &Key, vary: &Vary, id: u64) {
+        if !matches!(self.map.peek(key.primary()), Some(Slot::Varies(own)) if own.id == id) {
+            let variants = Variants {
+                vary: vary.clone(),
+                id,
+                expired: Purged::default(),
+            };
+            self.map.insert(key.primary().into(), Slot::Varies(Arc::new(variants)));
+        }
+    }
+
+    /// What purges since it was asked for did to an entry.
+    pub fn vet(&self, entry: Arc<Entry>) -> Found {
+        self.usable(entry, None)
     }
 
     /// Tells requests apart by `vary` before a response says by what they differ: until then all would wait for one.

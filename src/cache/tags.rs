@@ -1,16 +1,18 @@
 //! Groups of entries (`Surrogate-Key`, `Cache-Tag`): purging one costs the same however many are in it, because an
 //! entry knows its groups and looks whether they were purged when it is found.
 
-use std::collections::HashMap;
+use std::borrow::Borrow;
+use std::collections::HashSet;
+use std::hash::{Hash, Hasher};
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::fields::Fields;
 
 /// Groups of one response; more are left out.
-const MAX_TAGS: usize = 128;
+pub const MAX_TAGS: usize = 128;
 /// Bytes of a group's name; longer ones are left out.
-const MAX_NAME: usize = 256;
+pub const MAX_NAME: usize = 256;
 /// A group without entries is forgotten so many milliseconds after its purge: responses that were on their way then
 /// have come.
 const REMEMBERED: i64 = 600_000;
@@ -20,6 +22,7 @@ const SWEEP: usize = 1024;
 /// One group.
 #[derive(Debug, Default)]
 pub struct Tag {
+    pub name: Box<[u8]>,
     purged: Purged,
 }
 
@@ -71,9 +74,33 @@ pub struct Tags(Mutex<Table>);
 
 #[derive(Debug, Default)]
 struct Table {
-    tags: HashMap<Box<[u8]>, Arc<Tag>>,
+    tags: HashSet<Named>,
     sweep_at: usize,
 }
+
+/// A group, found by its name.
+#[derive(Debug)]
+struct Named(Arc<Tag>);
+
+impl Borrow<[u8]> for Named {
+    fn borrow(&self) -> &[u8] {
+        &self.0.name
+    }
+}
+
+impl Hash for Named {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.0.name.hash(state);
+    }
+}
+
+impl PartialEq for Named {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.name == other.0.name
+    }
+}
+
+impl Eq for Named {}
 
 impl Tags {
     /// The groups a response says it is in.
@@ -85,9 +112,13 @@ impl Tags {
         let names = spaced.chain(listed).map(<[u8]>::trim_ascii);
         let mut names = names.filter(|name| (1..=MAX_NAME).contains(&name.len())).peekable();
         names.peek()?;
+        Some(self.named(names, now))
+    }
+
+    /// The groups of these names.
+    pub fn named<'a>(&self, names: impl Iterator<Item = &'a [u8]>, now: i64) -> Box<[Arc<Tag>]> {
         let table = &mut *self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let tags: Vec<_> = names.take(MAX_TAGS).map(|name| table.tag(name, now)).collect();
-        Some(tags.into())
+        names.take(MAX_TAGS).map(|name| table.tag(name, now)).collect()
     }
 
     /// Purges a group; tells how many entries it had.
@@ -104,24 +135,27 @@ impl Tags {
     /// How many entries a group has.
     pub fn count(&self, name: &[u8]) -> usize {
         let table = &*self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        table.tags.get(name).map_or(0, |tag| Arc::strong_count(tag) - 1)
+        table.tags.get(name).map_or(0, |tag| Arc::strong_count(&tag.0) - 1)
     }
 }
 
 impl Table {
     fn tag(&mut self, name: &[u8], now: i64) -> Arc<Tag> {
         if let Some(tag) = self.tags.get(name) {
-            return tag.clone();
+            return tag.0.clone();
         }
         if self.tags.len() >= self.sweep_at.max(SWEEP) {
-            self.tags.retain(|_, tag| {
+            self.tags.retain(|Named(tag)| {
                 Arc::strong_count(tag) > 1
                     || (tag.purged.at.load(Relaxed) != 0 && now - tag.purged.at.load(Relaxed) < REMEMBERED)
             });
             self.sweep_at = self.tags.len() * 2;
         }
-        let tag = Arc::new(Tag::default());
-        self.tags.insert(name.into(), tag.clone());
+        let tag = Arc::new(Tag {
+            name: name.into(),
+            purged: Purged::default(),
+        });
+        self.tags.insert(Named(tag.clone()));
         tag
     }
 }

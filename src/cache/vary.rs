@@ -6,7 +6,7 @@ use super::reason::Reason;
 use crate::fields::{Fields, Known};
 
 /// Fields a response may vary by; with more it is not stored, for no two requests would agree.
-const MAX_FIELDS: usize = 16;
+pub const MAX_FIELDS: usize = 16;
 /// Bytes of their values.
 const MAX_VALUES: usize = 4096;
 /// Members of a list whose order is made the same.

@@ -64,8 +64,7 @@ pub fn settle(now: &[KeptCache], before: &[KeptCache]) {
         cache.store.resize(kept.memory);
         let old = before.iter().find(|old| Arc::ptr_eq(&old.cache, cache));
         if old.is_some_and(|old| !kept.has_keys_of(old)) {
-            cache.store.purge_all(false, cache.clock(Instant::now()));
-            cache.store.clear();
+            cache.purge_all(false, cache.clock(Instant::now())).1.detach();
         }
     }
 }

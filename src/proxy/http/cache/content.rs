@@ -7,7 +7,7 @@ use http::Method;
 use tokio::time::Instant;
 
 use super::status::Told;
-use super::{Asked, Step, count, find, miss, other};
+use super::{Asked, Step, count, find, miss, other, recall};
 use crate::cache::apart;
 use crate::cache::reason::Reason;
 use crate::proxy::error::ProxyError;
@@ -46,7 +46,11 @@ pub async fn answer(
     apart::note_content(&mut request.fields, &told);
     asked.key = asked.key.with_content(&request.method);
     asked.content = Some(content);
-    let answered = match find(scope, work, cached, &mut asked, Instant::now(), record) {
+    let mut found = find(scope, work, cached, &mut asked, Instant::now(), record);
+    if let Err(Step::Recall { stale }) = found {
+        found = recall::find(scope, work, cached, &mut asked, stale, record).await;
+    }
+    let answered = match found {
         Ok(response) => Ok(response),
         Err(Step::Fetch(missing)) => miss::get(scope, work, cached, &mut asked, missing, record).await,
         // The others are for GET, HEAD and what changes something.

@@ -325,6 +325,7 @@ async fn run(fetch: Fetch) {
     let response = match answered {
         Ok(response) => response,
         Err(e) => {
+            cached.cache.tiers.forgo(wanted.key.primary());
             lead.fail(Failure {
                 status: e.kind.status(),
                 detail: e.detail.clone(),
@@ -339,6 +340,7 @@ async fn run(fetch: Fetch) {
         }
         let fails = matches!(response.status.as_u16(), 500 | 502 | 503 | 504);
         if fails && freshness.serves_on_error(&wanted.cc, at.clock) {
+            cached.cache.tiers.forgo(wanted.key.primary());
             lead.fail(Failure {
                 status: response.status,
                 detail: format!("the endpoint answered {}", response.status.as_u16()).into(),
@@ -349,6 +351,7 @@ async fn run(fetch: Fetch) {
     }
     match opening(&cached, &wanted, &response, at) {
         Err(reason) => {
+            cached.cache.tiers.forgo(wanted.key.primary());
             // A failure is not how this answer always is.
             if !response.status.is_server_error() && !matches!(reason, Reason::RequestNoStore | Reason::PartUnusable) {
                 cached.cache.store.pass(&wanted.key, at.clock + HIT_FOR_MISS);
@@ -391,14 +394,14 @@ fn validated(
     match fresh {
         Ok((entry, place)) => {
             if lead.is_storable() {
-                cached.cache.store.insert(&place, entry.clone());
+                cached.cache.keep(&place, &entry, at.clock - at.delay, Some(lead));
             }
             lead.done(entry.clone());
             deliver(delivery, Fetched::Validated(entry), record);
         }
         Err(reason) => {
             // It may not be stored any more: this answer is for the one who asked.
-            cached.cache.purge(&wanted.key, false, at.clock);
+            cached.cache.purge(&wanted.key, false, at.clock).1.detach();
             lead.release(reason);
             deliver(delivery, Fetched::Validated(entry.clone()), record);
         }

@@ -79,11 +79,11 @@ pub fn update(
     let same = head.status.as_u16() == entry.meta.status;
     if same && conditional::is_same(&stored, entry.body.length(), &head.fields) {
         let (entry, place) = renewed(cached, wanted, entry, &head.fields, at).ok()?;
-        cached.cache.store.insert(&place, entry.clone());
+        cached.cache.keep(&place, &entry, at.clock - at.delay, None);
         return Some(entry);
     }
     if same {
-        cached.cache.purge(&wanted.key, true, at.clock);
+        cached.cache.purge(&wanted.key, true, at.clock).1.detach();
     }
     None
 }
@@ -159,6 +159,7 @@ pub fn opening(
     };
     let opening = Opening {
         meta,
+        asked: at.clock - at.delay,
         wire_status,
         length: response.length,
         vary: stored.vary,
@@ -174,7 +175,7 @@ pub fn share(cached: &Arc<Cached>, opening: Opening, place: Key, body: ResponseB
             meta: opening.meta,
             body: Body::of(Vec::new()),
         };
-        cached.cache.store.insert(&place, Arc::new(entry));
+        cached.cache.keep(&place, &Arc::new(entry), opening.asked, None);
         return body;
     }
     let (mut lead, seat) = Fills::alone(cached.cache.store.under_way());
@@ -224,12 +225,11 @@ pub async fn pump(
         _ => return,
     };
     let meta = opening.meta.clone();
-    let store = &cached.cache.store;
     let entry = match part {
         Some(_) => joined(cached, &place, meta, body),
         None => Entry { meta, body },
     };
-    store.insert(&place, Arc::new(entry));
+    cached.cache.keep(&place, &Arc::new(entry), opening.asked, Some(lead));
     lead.unlist();
 }
 

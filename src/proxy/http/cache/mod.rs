@@ -5,11 +5,12 @@ mod fetch;
 mod fill;
 mod miss;
 mod other;
+mod recall;
 mod serve;
 mod status;
 
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use http::{Method, StatusCode};
@@ -37,6 +38,9 @@ use crate::telemetry::series::CacheResult;
 /// Methods that are registered as safe and answered by no cache here; unknown ones change things.
 const SAFE: [&str; 4] = ["QUERY", "PROPFIND", "REPORT", "SEARCH"];
 
+/// How long what a purge or a change has made void is waited for to be so behind memory as well.
+const PURGE_WAIT: Duration = Duration::from_secs(1);
+
 /// A response that may be stale, as it was found.
 type Stored = (Arc<Entry>, Freshness);
 
@@ -48,12 +52,20 @@ pub struct Asked {
     authorized: bool,
     /// What it carries, where it is stored by that.
     content: Option<Bytes>,
+    /// What is behind memory was asked.
+    recalled: bool,
     step: Step,
 }
 
 /// What is to be done.
 enum Step {
     Bypass(Reason),
+    /// The method PURGE, for what has this key.
+    Purge(Option<Key>),
+    /// Memory has nothing, or what is stale: what is behind it may.
+    Recall {
+        stale: bool,
+    },
     /// A method that changes things: what is stored is forgotten when it has.
     Change(Reason),
     /// What it carries decides.
@@ -108,17 +120,19 @@ pub fn look_up(
         true => ForRequest::read(fields),
         false => ForRequest::default(),
     };
-    if request.method.as_str() == "PURGE" && !cached.purge_sources.is_empty() {
-        return Ok(purge(scope, cached, key.as_ref(), record));
-    }
     let mut asked = Asked {
         authorized: fields.has(Known::Authorization),
         cc,
         key: Key::default(),
         content: None,
+        recalled: false,
         step: Step::Change(Reason::Method),
         request,
     };
+    if asked.request.method.as_str() == "PURGE" && !cached.purge_sources.is_empty() {
+        asked.step = Step::Purge(key);
+        return Err(Box::new(asked));
+    }
     let by_content = cached.by_content.takes(&asked.request.method);
     let bypass = why_bypass(scope, &asked, key.is_none(), by_content);
     asked.key = key.unwrap_or_default();
@@ -147,21 +161,6 @@ pub fn look_up(
             Err(Box::new(asked))
         }
     }
-}
-
-/// The method PURGE, from who may use it.
-fn purge(scope: &Scope<'_>, cached: &Cached, key: Option<&Key>, record: &mut Record) -> Response {
-    let source = scope.down.peer.ip.to_canonical();
-    count(scope, cached, CacheResult::Bypass, record);
-    if !cached.purge_sources.iter().any(|net| net.contains(&source)) {
-        return respond::plain(StatusCode::FORBIDDEN, "PURGE is not for everybody");
-    }
-    let clock = cached.cache.clock(record.started);
-    let was = key.is_some_and(|key| cached.cache.purge(key, false, clock));
-    let text = if was { "purged 1\n" } else { "purged 0\n" };
-    let mut fields = Fields::default();
-    fields.append_text("content-type", b"text/plain; charset=utf-8");
-    respond::whole(StatusCode::OK, fields, text.into())
 }
 
 /// Why the cache has no part in a request. Methods that change things are told apart elsewhere.
@@ -214,6 +213,21 @@ fn find(
     record: &mut Record,
 ) -> Result<Response, Step> {
     let cache = &cached.cache;
+    let found = cache.find(&mut asked.key, &asked.request.fields, cache.clock(at));
+    judge(scope, work, cached, asked, found, at, record)
+}
+
+/// What is to be done about what was found.
+fn judge(
+    scope: &Scope<'_>,
+    work: &Work<'_>,
+    cached: &Arc<Cached>,
+    asked: &mut Asked,
+    found: Found,
+    at: Instant,
+    record: &mut Record,
+) -> Result<Response, Step> {
+    let cache = &cached.cache;
     let now = Now {
         clock: cache.clock(at),
         wall,
@@ -227,7 +241,10 @@ fn find(
         shared: shared && !ranged,
         ranged,
     };
-    let (why, shared) = match cache.find(&mut asked.key, &asked.request.fields, now.clock) {
+    let (why, shared) = match found {
+        Found::Nothing | Found::OtherVariant if !asked.recalled && !cache.tiers.is_empty() => {
+            return Err(Step::Recall { stale: false });
+        }
         Found::Nothing => {
             expect(cached, asked);
             ("uri-miss", true)
@@ -242,6 +259,9 @@ fn find(
                 Verdict::Fresh => (None, CacheResult::Hit),
                 Verdict::Stale(reason) => (Some(reason), CacheResult::Stale),
                 Verdict::Meanwhile => (Some(Reason::WhileRevalidate), CacheResult::Stale),
+                Verdict::Validate(Reason::Stale) if !asked.recalled && cache.tiers.are_shared() => {
+                    return Err(Step::Recall { stale: true });
+                }
                 Verdict::Validate(reason) => return Err(validate(asked, (entry, freshness), reason, ranged)),
             };
             let told = Told {
@@ -328,7 +348,17 @@ pub async fn answer(
     record: &mut Record,
 ) -> Result<Response, ProxyError> {
     let mut asked = *asked;
-    match std::mem::replace(&mut asked.step, Step::Content) {
+    let mut step = std::mem::replace(&mut asked.step, Step::Content);
+    if let Step::Recall { stale } = step {
+        step = match recall::find(scope, work, cached, &mut asked, stale, record).await {
+            Ok(response) => return Ok(response),
+            Err(step) => step,
+        };
+    }
+    match step {
+        // It was, and is not asked for twice.
+        Step::Recall { .. } => send(scope, work, asked.request, record).await,
+        Step::Purge(key) => Ok(other::purge(scope, cached, key.as_ref(), record).await),
         Step::Bypass(reason) => {
             let mut response = send(scope, work, asked.request, record).await?;
             Told::forwarded(CacheResult::Bypass, "bypass", Some(reason)).tell(&mut response.fields);

@@ -7,14 +7,15 @@ use tokio::time::Instant;
 
 use super::fill::{self, Wanted};
 use super::status::Told;
-use super::{Asked, Stored, count};
+use super::{Asked, PURGE_WAIT, Stored, count};
 use crate::cache::apart;
 use crate::cache::conditional;
+use crate::cache::key::Key;
 use crate::cache::reason::Reason;
-use crate::fields::Known;
+use crate::fields::{Fields, Known};
 use crate::proxy::error::ProxyError;
 use crate::proxy::http::request::{Work, send};
-use crate::proxy::http::{Response, Scope};
+use crate::proxy::http::{Response, Scope, respond};
 use crate::proxy::record::Record;
 use crate::snapshot::Cached;
 use crate::telemetry::series::CacheResult;
@@ -64,6 +65,28 @@ pub async fn head(
     Ok(response)
 }
 
+/// The method PURGE, from who may use it.
+pub async fn purge(scope: &Scope<'_>, cached: &Cached, key: Option<&Key>, record: &mut Record) -> Response {
+    let source = scope.down.peer.ip.to_canonical();
+    count(scope, cached, CacheResult::Bypass, record);
+    if !cached.purge_sources.iter().any(|net| net.contains(&source)) {
+        return respond::plain(StatusCode::FORBIDDEN, "PURGE is not for everybody");
+    }
+    let cache = &cached.cache;
+    let purged = key.map(|key| cache.purge(key, false, cache.clock(record.started)));
+    let (was, settling) = purged.unwrap_or_default();
+    if let Err(e) = settling.settled(PURGE_WAIT).await {
+        return respond::plain(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            &format!("purged here, but behind memory: {e}"),
+        );
+    }
+    let text = if was { "purged 1\n" } else { "purged 0\n" };
+    let mut fields = Fields::default();
+    fields.append_text("content-type", b"text/plain; charset=utf-8");
+    respond::whole(StatusCode::OK, fields, text.into())
+}
+
 /// A method that changes things (RFC 9111 section 4.4). What it answers may be what is there from now on (RFC 9110 section
 /// 9.3.3): then it is stored.
 pub async fn change(
@@ -96,7 +119,7 @@ pub async fn change(
         return Ok(response);
     }
     let clock = cache.clock(Instant::now());
-    cache.change(&key, false, clock);
+    let (_, mut settling) = cache.change(&key, false, clock);
     let named = |field| {
         response
             .fields
@@ -105,8 +128,11 @@ pub async fn change(
     };
     let (location, content) = (named(Known::Location), named(Known::ContentLocation));
     for other in location.iter().chain(&content) {
-        cache.change(other, false, clock);
+        settling.and(cache.change(other, false, clock).1);
     }
+    // Whoever is told that it has changed does not see again what was before, were this process killed now. Where that cannot
+    // be had, it is logged and counted there.
+    let _ = settling.settled(PURGE_WAIT).await;
     let is_new_state =
         response.status == StatusCode::OK && content.is_some_and(|other| other.primary() == key.primary());
     let wanted = Wanted {
