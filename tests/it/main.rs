@@ -19,6 +19,7 @@ mod http2;
 mod lifecycle;
 mod limits;
 mod malformed;
+mod monitoring;
 mod pool;
 mod outlier;
 mod recipes;
