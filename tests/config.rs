@@ -156,6 +156,40 @@ fn examples_load_without_a_warning() {
     }
 }
 
+/// What stands between ```toml and ``` in a page.
+fn blocks(page: &str) -> impl Iterator<Item = &str> {
+    page.split("```toml\n")
+        .skip(1)
+        .filter_map(|rest| rest.split("```").next())
+}
+
+#[test]
+fn whole_files_in_the_documentation_load_without_a_warning() {
+    let dir = certificates();
+    let folder = dir.path().to_str().unwrap();
+    let mut pages: Vec<_> = std::fs::read_dir("docs")
+        .unwrap()
+        .map(|page| page.unwrap().path())
+        .collect();
+    pages.push("README.md".into());
+    let mut loaded = 0;
+    for page in pages.iter().filter(|page| page.extension().is_some_and(|e| e == "md")) {
+        let text = std::fs::read_to_string(page).unwrap();
+        // What has no listener is a part of a file.
+        for block in blocks(&text).filter(|block| block.contains("[listeners.")) {
+            let block = block.replace("/etc/evenkeel", folder);
+            let place = page.display().to_string();
+            let report = match load_text_in(&environment(dir.path(), Privilege::ALL), &place, &block) {
+                Ok(loaded) => loaded.warnings.to_string(),
+                Err(report) => report.to_string(),
+            };
+            assert_eq!(report, "", "{block}");
+            loaded += 1;
+        }
+    }
+    assert!(loaded >= 4, "only {loaded} files found");
+}
+
 #[test]
 fn the_configuration_for_comparisons_loads() {
     let dir = certificates();
