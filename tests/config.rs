@@ -245,6 +245,7 @@ fn the_reference_has_every_key() {
             "a cache" => "caches.*",
             "`cache`" => "routes.*.cache",
             "`key`" => "caches.*.key",
+            "`disk`" => "caches.*.disk",
             "`balance`" => "upstreams.*.balance",
             "`discovery`" => "upstreams.*.discovery",
             "`kubernetes`" => "upstreams.*.discovery.kubernetes",

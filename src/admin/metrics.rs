@@ -43,6 +43,7 @@ fn families(operator: &Operator) -> Vec<MetricFamily> {
     all.extend(shadows(&snapshot));
     all.extend(health(&snapshot));
     all.extend(caches(&snapshot));
+    all.extend(disks(&snapshot));
     all.extend(discovery(operator, &snapshot));
     all.extend(ProcessCollector::for_self().collect());
     all
@@ -369,6 +370,37 @@ fn caches(snapshot: &Snapshot) -> Vec<MetricFamily> {
         evictions.add(&[name], cache.store.evictions() as f64);
     }
     [requests, operations, fills, active, entries, bytes, evictions]
+        .map(|f| f.0)
+        .into()
+}
+
+fn disks(snapshot: &Snapshot) -> Vec<MetricFamily> {
+    let mut up = Family::gauge(names::CACHE_DISK_UP);
+    let mut entries = Family::gauge(names::CACHE_DISK_ENTRIES);
+    let mut bytes = Family::gauge(names::CACHE_DISK_BYTES);
+    let mut hits = Family::counter(names::CACHE_DISK_HITS);
+    let mut evictions = Family::counter(names::CACHE_DISK_EVICTIONS);
+    let mut dropped = Family::counter(names::CACHE_DISK_DROPPED);
+    let mut errors = Family::counter(names::CACHE_DISK_ERRORS);
+    for kept in &snapshot.caches {
+        let Some(disk) = &kept.disk else { continue };
+        let (name, report) = (("cache", &*kept.cache.name), disk.disk.report());
+        up.add(&[name], f64::from(u8::from(report.works)));
+        entries.add(&[name], report.entries as f64);
+        bytes.add(&[name], report.bytes as f64);
+        hits.add(&[name], report.hits as f64);
+        evictions.add(&[name], report.evictions as f64);
+        dropped.add(&[name], report.dropped as f64);
+        for (operation, n) in [
+            ("read", report.read_errors),
+            ("write", report.write_errors),
+            ("purge", report.purge_errors),
+            ("corrupt", report.spoilt),
+        ] {
+            errors.add(&[name, ("operation", operation)], n as f64);
+        }
+    }
+    [up, entries, bytes, hits, evictions, dropped, errors]
         .map(|f| f.0)
         .into()
 }

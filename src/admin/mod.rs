@@ -2,6 +2,7 @@
 //!
 //! It stands on the control runtime: a slow scrape never holds a worker up.
 
+mod caches;
 mod endpoints;
 mod metrics;
 mod purge;

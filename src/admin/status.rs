@@ -8,6 +8,7 @@ use serde::Serialize;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
+use super::caches::{self, CacheStatus};
 use super::endpoints;
 use super::shadow::{self, Shadow};
 use crate::base::clock::coarse_ms;
@@ -36,6 +37,7 @@ pub struct Status {
     listeners: Vec<ListenerStatus>,
     routes: Vec<RouteStatus>,
     upstreams: Vec<UpstreamStatus>,
+    caches: Vec<CacheStatus>,
     /// Endpoints that belong to no upstream any more and still have work.
     leaving: Vec<Leaving>,
     /// Where the running world is otherwise than the configuration says, by order of an operator.
@@ -263,6 +265,7 @@ pub fn of(operator: &Operator) -> Status {
             .iter()
             .map(|u| upstream(u, sources.get(&u.name)))
             .collect(),
+        caches: caches::of(&snapshot),
         leaving: leaving(status.leaving.list()),
         deviations: endpoints::deviations(&snapshot),
     }

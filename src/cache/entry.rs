@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::disk::Large;
 use super::freshness::Freshness;
 use super::head::Head;
 use super::range::Span;
@@ -34,6 +35,8 @@ pub enum Body {
     One(Bytes),
     Chunks(Box<[Bytes]>),
     Part(Box<Part>),
+    /// All of it, in a file.
+    Stored(Arc<Large>),
 }
 
 /// One range of a body whose length is known.
@@ -87,11 +90,13 @@ impl Body {
         }))
     }
 
+    /// What of it is in memory.
     pub fn chunks(&self) -> &[Bytes] {
         match self {
             Self::One(bytes) => std::slice::from_ref(bytes),
             Self::Chunks(chunks) => chunks,
             Self::Part(part) => &part.chunks,
+            Self::Stored(_) => &[],
         }
     }
 
@@ -99,7 +104,7 @@ impl Body {
     pub fn length(&self) -> u64 {
         match self {
             Self::Part(part) => part.length,
-            _ => self.held(),
+            _ => self.stored(),
         }
     }
 
@@ -107,13 +112,21 @@ impl Body {
     pub fn span(&self) -> Span {
         match self {
             Self::Part(part) => part.span,
-            _ => (0, self.held().saturating_sub(1)),
+            _ => (0, self.stored().saturating_sub(1)),
         }
     }
 
     /// All of what there is stands in memory.
     pub fn is_held(&self) -> bool {
-        true
+        !matches!(self, Self::Stored(_))
+    }
+
+    /// Bytes there are, wherever.
+    pub fn stored(&self) -> u64 {
+        match self {
+            Self::Stored(large) => large.sums.length,
+            _ => self.held(),
+        }
     }
 
     pub fn is_whole(&self) -> bool {
@@ -132,7 +145,7 @@ impl Body {
             (other, self)
         };
         let (a, b) = (first.span(), second.span());
-        if first.length() != second.length() || b.0 > a.1.saturating_add(1) {
+        if !self.is_held() || !other.is_held() || first.length() != second.length() || b.0 > a.1.saturating_add(1) {
             return None;
         }
         let mut pieces: Vec<Bytes> = first.chunks().to_vec();

@@ -151,6 +151,13 @@ impl Key {
     }
 }
 
+/// What all variants share of a key.
+pub fn primary_of(key: &[u8]) -> &[u8] {
+    // No URL has one in it.
+    let end = memchr::memchr(b'\n', key).unwrap_or(key.len());
+    key.get(..end).unwrap_or_default()
+}
+
 /// RFC 3986 section 5.2.4.
 fn without_dots(path: &str) -> String {
     let mut kept: Vec<&str> = Vec::new();

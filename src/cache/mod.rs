@@ -6,6 +6,7 @@ pub mod conditional;
 pub mod content;
 pub mod date;
 pub mod directives;
+pub mod disk;
 pub mod entry;
 pub mod fill;
 pub mod freshness;

@@ -70,11 +70,14 @@ pub struct Kept {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Refused(pub &'static str);
 
+/// What is one, of another key: of two that have the same name.
+pub const OTHER_KEY: Refused = Refused("of another key");
+
 /// A record, as bytes.
 #[derive(Debug)]
 pub struct Encoded {
     pub head: Vec<u8>,
-    /// Follows in its pieces.
+    /// Follows in its pieces. It may be one that stands in a file.
     pub body: Body,
 }
 
@@ -170,8 +173,7 @@ pub fn encode(key: &[u8], record: &Record) -> Encoded {
             kept.body.clone()
         }
     };
-    let length: usize = body.chunks().iter().map(Bytes::len).sum();
-    seal(&mut out, length as u64);
+    seal(&mut out, body.stored());
     Encoded { head: out, body }
 }
 
@@ -195,7 +197,13 @@ fn response(out: &mut Vec<u8>, key: &[u8], kept: &Kept) {
             out.extend_from_slice(&number.to_le_bytes());
         }
     }
-    sums(out, kept.body.chunks());
+    match &kept.body {
+        Body::Stored(large) => {
+            let blocks = large.sums.blocks.iter();
+            blocks.for_each(|sum| out.extend_from_slice(&sum.to_le_bytes()));
+        }
+        body => sums(out, body.chunks()),
+    }
 }
 
 /// Fills in what stands before the head.
@@ -296,7 +304,7 @@ pub fn open(key: &[u8], text: &[u8]) -> Result<Opened, Refused> {
     let mut reader = Reader(head);
     let kind = reader.u8()?;
     if reader.long()? != key {
-        return Err(Refused("of another key"));
+        return Err(OTHER_KEY);
     }
     let mut part = None;
     let record = match kind {

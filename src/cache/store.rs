@@ -1,5 +1,6 @@
 //! The store in memory: entries by key, bounded by their bytes, shared by all workers.
 
+use std::convert::Infallible;
 use std::hash::BuildHasher;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -80,6 +81,10 @@ impl Budget {
             used: AtomicU64::new(0),
             max: AtomicU64::new(max),
         }
+    }
+
+    pub fn resize(&self, max: u64) {
+        self.max.store(max, Relaxed);
     }
 
     /// Takes `n` bytes, where there is room for them.
@@ -166,7 +171,7 @@ impl Store {
         let capacity = memory - memory / UNDER_WAY;
         if capacity != self.map.capacity() {
             self.map.set_capacity(capacity);
-            self.under_way.max.store(memory / UNDER_WAY, Relaxed);
+            self.under_way.resize(memory / UNDER_WAY);
         }
     }
 
@@ -245,20 +250,33 @@ impl Store {
             key.text.truncate(key.primary);
             return Some(());
         }
-        let here = self.map.peek(key.primary());
-        let variants = match here {
-            Some(Slot::Varies(variants)) if variants.vary == *vary => variants,
-            _ => {
-                let variants = Arc::new(Variants {
-                    vary: vary.clone(),
-                    id: self.ids.hash_one(self.next_id.fetch_add(1, Relaxed)),
-                    expired: Purged::default(),
-                });
-                self.map.insert(key.primary().into(), Slot::Varies(variants.clone()));
-                variants
+        let new = || {
+            Slot::Varies(Arc::new(Variants {
+                vary: vary.clone(),
+                id: self.ids.hash_one(self.next_id.fetch_add(1, Relaxed)),
+                expired: Purged::default(),
+            }))
+        };
+        let here = match self.map.peek(key.primary()) {
+            Some(slot) => slot,
+            // Whoever does the same at once gets the same one.
+            None => {
+                let url: Box<[u8]> = key.primary().into();
+                let Ok(slot) = self.map.get_or_insert_with(&url, || Ok::<_, Infallible>(new()));
+                slot
             }
         };
-        Self::to_variant(key, &variants, request)
+        match here {
+            Slot::Varies(variants) if variants.vary == *vary => Self::to_variant(key, &variants, request),
+            _ => {
+                let slot = new();
+                self.map.insert(key.primary().into(), slot.clone());
+                match slot {
+                    Slot::Varies(variants) => Self::to_variant(key, &variants, request),
+                    _ => None,
+                }
+            }
+        }
     }
 
     /// What responses at a variant's key vary by, and the number in it.

@@ -32,6 +32,9 @@ pub trait Tier: Debug + Send + Sync {
     /// meant.
     fn purge(&self, purge: &Purge, soft: bool, stamp: u64) -> Settled;
 
+    /// Nothing follows: what it holds back is written, within about so long. Called when the process ends.
+    fn close(&self, _most: Duration) {}
+
     /// Others write to it: it may have a newer one of what is stale here.
     fn is_shared(&self) -> bool {
         false
@@ -75,6 +78,11 @@ impl Tiers {
         let tiers = self.0.load();
         let meant = tiers.iter().filter(|tier| !own || !tier.is_shared());
         Settling(meant.map(|tier| tier.purge(purge, soft, stamp)).collect())
+    }
+
+    /// When the process ends.
+    pub fn close(&self, most: Duration) {
+        self.0.load().iter().for_each(|tier| tier.close(most));
     }
 
     pub fn forgo(&self, key: &[u8]) {

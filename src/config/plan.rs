@@ -176,11 +176,20 @@ pub struct Cache {
     pub name: Arc<str>,
     /// Bytes for everything in it.
     pub memory: u64,
+    pub disk: Option<CacheDisk>,
     /// Parameters in its keys (all).
     pub query: Query,
     /// Fields of requests that responses are told apart by beside their Vary, and cookies.
     pub apart: Vec<HeaderName>,
     pub cookies: Vec<String>,
+}
+
+/// Where a cache keeps what it has, too.
+#[derive(Debug, Clone, PartialEq)]
+pub struct CacheDisk {
+    pub path: PathBuf,
+    /// Bytes of all files.
+    pub size: u64,
 }
 
 /// How a route uses a cache.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
-use super::caches;
+use super::caches::{self, Disks};
 use super::dialers;
 use super::members::Members;
 use super::sources::Found;
@@ -47,6 +47,7 @@ pub struct World {
     requests: HashMap<[Arc<str>; 3], Arc<RequestSeries>>,
     upstreams: HashMap<Arc<str>, Kept>,
     caches: HashMap<Arc<str>, Arc<Cache>>,
+    disks: Disks,
     removed: Vec<Arc<Listener>>,
 }
 
@@ -78,6 +79,7 @@ impl World {
             requests: HashMap::new(),
             upstreams: HashMap::new(),
             caches: HashMap::new(),
+            disks: Disks::new(),
             removed: Vec::new(),
         })
     }
@@ -96,6 +98,7 @@ impl World {
             requests: HashMap::new(),
             upstreams: HashMap::new(),
             caches: HashMap::new(),
+            disks: Disks::new(),
             removed: self.removed.iter().filter(|l| l.live.active() > 0).cloned().collect(),
             ..self.clone()
         };
@@ -104,7 +107,8 @@ impl World {
         for (n, upstream) in plan.upstreams.iter().enumerate() {
             upstreams.push(next.upstream(self, upstream, Uses::of(plan, n))?);
         }
-        let caches: Vec<_> = plan.caches.iter().map(|cache| next.cache(self, cache)).collect();
+        let caches = plan.caches.iter().map(|cache| next.cache(self, cache));
+        let caches: Vec<_> = caches.collect::<Result<_, _>>()?;
         let shared = Shared {
             upstreams: &upstreams,
             caches: &caches,
@@ -125,7 +129,7 @@ impl World {
             generation: next.generation,
             listeners,
             removed: next.removed.clone(),
-            caches: caches::kept(&caches, plan),
+            caches: caches::kept(&caches, &next.disks, plan),
             upstreams,
             access_log: plan.access_log.format.is_some(),
         };
@@ -199,11 +203,12 @@ impl World {
     }
 
     /// A cache keeps what is in it; a new size is for after the swap.
-    fn cache(&mut self, old: &Self, plan: &plan::Cache) -> Arc<Cache> {
+    fn cache(&mut self, old: &Self, plan: &plan::Cache) -> Result<Arc<Cache>, String> {
         let known = old.caches.get(&plan.name).cloned();
         let cache = known.unwrap_or_else(|| Arc::new(Cache::new(plan.name.clone(), plan.memory, self.workers)));
+        self.disks.extend(caches::disk(&cache, plan, &old.disks)?);
         self.caches.insert(plan.name.clone(), cache.clone());
-        cache
+        Ok(cache)
     }
 
     fn listener(

@@ -1,30 +1,72 @@
 //! Caches as the snapshot has them, from what the plan says of them.
 
+use std::collections::HashMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use http::HeaderName;
 use tokio::time::Instant;
 
+use crate::base::hash;
 use crate::cache::Cache;
 use crate::cache::apart::COOKIES;
+use crate::cache::disk::{self, Disk};
 use crate::cache::freshness::{Defaults, Heuristic};
 use crate::cache::storable::Rules;
+use crate::cache::tier::Tier;
 use crate::config::defaults;
 use crate::config::plan::{self, Plan};
-use crate::snapshot::{Cached, KeptCache};
+use crate::snapshot::{Cached, KeptCache, KeptDisk};
+
+/// Folders in use, by their path.
+pub type Disks = HashMap<PathBuf, Arc<Disk>>;
 
 /// Every cache with what its settings say of it.
-pub fn kept(caches: &[Arc<Cache>], plan: &Plan) -> Vec<KeptCache> {
+pub fn kept(caches: &[Arc<Cache>], disks: &Disks, plan: &Plan) -> Vec<KeptCache> {
     let both = caches.iter().zip(&plan.caches);
     both.map(|(cache, plan)| KeptCache {
         cache: cache.clone(),
         memory: plan.memory,
+        disk: disk_settings(plan).and_then(|settings| {
+            Some(KeptDisk {
+                disk: disks.get(&settings.path)?.clone(),
+                settings,
+            })
+        }),
         query: plan.query.clone(),
         apart: plan.apart.as_slice().into(),
         cookies: plan.cookies.as_slice().into(),
     })
     .collect()
+}
+
+/// The folder behind `cache`: the one that is in use, or it is taken now. What its process was told before this one has lower
+/// stamps.
+pub fn disk(cache: &Cache, plan: &plan::Cache, old: &Disks) -> Result<Option<(PathBuf, Arc<Disk>)>, String> {
+    let Some(settings) = disk_settings(plan) else {
+        return Ok(None);
+    };
+    let disk = match old.get(&settings.path) {
+        Some(known) => known.clone(),
+        None => {
+            let opened = Disk::open(&settings);
+            Arc::new(opened.map_err(|e| format!("`[caches.{}]`: `disk`: {e}", plan.name))?)
+        }
+    };
+    cache.store.begin_stamps(disk.stamp());
+    Ok(Some((settings.path, disk)))
+}
+
+fn disk_settings(plan: &plan::Cache) -> Option<disk::Settings> {
+    let disk = plan.disk.as_ref()?;
+    let keys = format!("{:?}", (&plan.query, &plan.apart, &plan.cookies));
+    Some(disk::Settings {
+        path: disk.path.clone(),
+        size: disk.size,
+        memory: plan.memory,
+        keys: hash::stable(keys.as_bytes()),
+    })
 }
 
 /// How a route uses its cache.
@@ -57,14 +99,19 @@ fn apart(used: &plan::CacheUse) -> Box<[HeaderName]> {
     used.apart.iter().cloned().chain(cookies).collect()
 }
 
-/// After the swap: sizes, and what was stored under other keys.
+/// After the swap: sizes, what is behind them, and what was stored under other keys.
 pub fn settle(now: &[KeptCache], before: &[KeptCache]) {
     for kept in now {
         let cache = &kept.cache;
         cache.store.resize(kept.memory);
+        let disk = kept.disk.iter().map(|kept| kept.disk.clone() as Arc<dyn Tier>);
+        cache.tiers.set(disk.collect());
         let old = before.iter().find(|old| Arc::ptr_eq(&old.cache, cache));
         if old.is_some_and(|old| !kept.has_keys_of(old)) {
             cache.purge_all(false, cache.clock(Instant::now())).1.detach();
+        }
+        if let Some(kept) = &kept.disk {
+            kept.disk.set(&kept.settings, cache.store.next_stamp());
         }
     }
 }

@@ -34,6 +34,12 @@ pub fn between(old: &Plan, new: &Plan) -> Vec<String> {
         old.upstreams.iter().map(|u| (&*u.name, u)),
         new.upstreams.iter().map(|u| (&*u.name, u)),
     );
+    named(
+        &mut changes,
+        "cache",
+        old.caches.iter().map(|c| (&*c.name, c)),
+        new.caches.iter().map(|c| (&*c.name, c)),
+    );
     let names = |plan: &Plan| plan.routes.iter().map(|r| r.name.to_string()).collect::<Vec<_>>();
     let (before, after) = (names(old), names(new));
     if before != after && changes.iter().all(|c| !c.starts_with("route ")) {

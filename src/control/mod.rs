@@ -89,6 +89,8 @@ pub struct ReloadRequest {
 const MAX_REQUESTS: usize = 8;
 /// For workers to close the sockets of what a reload took away.
 const CLOSING: Duration = Duration::from_secs(1);
+/// For what caches have yet to write behind their memory.
+const LAST_WRITES: Duration = Duration::from_secs(2);
 /// For the access log's last lines.
 const LAST_LINES: Duration = Duration::from_secs(2);
 
@@ -124,6 +126,9 @@ pub fn run(start: Start) -> ExitCode {
         let served = runtime.block_on(process.serve());
         if served.is_ok() {
             process.crew.join();
+        }
+        for kept in &process.current.get().caches {
+            kept.cache.tiers.close(LAST_WRITES);
         }
         process.access.stop(LAST_LINES);
         served

@@ -12,6 +12,7 @@ use ipnet::IpNet;
 
 use crate::cache::Cache;
 use crate::cache::content::ByContent;
+use crate::cache::disk::{self, Disk};
 use crate::cache::query::Query;
 use crate::cache::storable::Rules;
 use crate::fields::Fields;
@@ -141,11 +142,20 @@ pub struct KeptCache {
     pub cache: Arc<Cache>,
     /// Bytes it may take.
     pub memory: u64,
+    /// Behind it.
+    pub disk: Option<KeptDisk>,
     /// Parameters in its keys.
     pub query: Query,
     /// Fields of requests and cookies in its keys.
     pub apart: Box<[HeaderName]>,
     pub cookies: Box<[String]>,
+}
+
+/// A folder behind a cache, and what its settings say of it.
+#[derive(Debug, Clone)]
+pub struct KeptDisk {
+    pub disk: Arc<Disk>,
+    pub settings: disk::Settings,
 }
 
 impl KeptCache {

@@ -85,6 +85,28 @@ pub const CACHE_EVICTIONS: Name = name(
     "evenkeel_cache_evictions_total",
     "Responses that had to make room for others.",
 );
+pub const CACHE_DISK_UP: Name = name(
+    "evenkeel_cache_disk_up",
+    "0 while reading or writing fails so often that the cache goes on without its disk.",
+);
+pub const CACHE_DISK_ENTRIES: Name = name("evenkeel_cache_disk_entries", "Responses on disk now.");
+pub const CACHE_DISK_BYTES: Name = name("evenkeel_cache_disk_bytes", "Bytes of the files they are in.");
+pub const CACHE_DISK_HITS: Name = name(
+    "evenkeel_cache_disk_hits_total",
+    "Records read from disk because memory did not have them.",
+);
+pub const CACHE_DISK_EVICTIONS: Name = name(
+    "evenkeel_cache_disk_evictions_total",
+    "Files that had to make room for others.",
+);
+pub const CACHE_DISK_DROPPED: Name = name(
+    "evenkeel_cache_disk_dropped_writes_total",
+    "Fills that were not written: too many were in line, or the disk fails.",
+);
+pub const CACHE_DISK_ERRORS: Name = name(
+    "evenkeel_cache_disk_errors_total",
+    "What failed: read, write, purge; corrupt: a file was not what had been written.",
+);
 pub const RESPONSES_CUT: Name = name(
     "evenkeel_responses_cut_total",
     "Responses that ended early after their head was passed on, by what ended them.",

@@ -9,6 +9,7 @@ mod bulk;
 mod cache;
 mod cache_content;
 mod cache_crowd;
+mod cache_disk;
 mod cache_keys;
 mod chaos;
 mod desync;

@@ -1,22 +1,32 @@
 //! Caches: their sizes, and how each route uses one.
 
+use std::path::PathBuf;
+
 use super::Names;
 use crate::cache::content::ByContent;
 use crate::cache::store::largest;
 use crate::config::defaults;
-use crate::config::diagnostic::{Context, Diagnostic};
-use crate::config::plan::{Cache, CacheUse};
+use crate::config::diagnostic::{At, Context, Diagnostic};
+use crate::config::plan::{Cache, CacheDisk, CacheUse};
 use crate::config::schema::Schema;
 use crate::config::schema::cache::{ContentKind, Reference, Usage};
 
 pub fn compile(cx: &Context<'_>, schema: &Schema) -> Vec<Cache> {
     let mut planned = Vec::new();
+    let mut folders = Vec::new();
     for cache in &schema.caches {
         let Some(memory) = cache.memory else { continue };
         check_entry(cx, &cache.usage, memory);
+        if let Some(disk) = &cache.disk {
+            check_folder(cx, &mut folders, &disk.path);
+        }
         planned.push(Cache {
             name: cache.name.value.as_str().into(),
             memory,
+            disk: cache.disk.as_ref().map(|disk| CacheDisk {
+                path: disk.path.value.clone(),
+                size: disk.size,
+            }),
             query: cache.query.clone(),
             apart: cache.apart.clone(),
             cookies: cache.cookies.clone(),
@@ -83,6 +93,16 @@ fn by_content(cx: &Context<'_>, own: &Usage, shared: &Usage) -> ByContent {
         most: usize::try_from(most.map_or(defaults::CACHE_MAX_CONTENT, |found| found.value)).unwrap_or(usize::MAX),
         operations: operations.map_or(Box::default(), |found| found.value.as_slice().into()),
     }
+}
+
+/// Two caches would answer with what the other one stored.
+fn check_folder<'a>(cx: &Context<'_>, folders: &mut Vec<&'a At<PathBuf>>, path: &'a At<PathBuf>) {
+    if let Some(first) = folders.iter().find(|other| other.value == path.value) {
+        let error = Diagnostic::error(path.span, "two caches cannot have one folder");
+        let error = error.related(first.span, "it is this one's");
+        cx.push(error.help("give each a folder of its own"));
+    }
+    folders.push(path);
 }
 
 /// What is larger than its share would push everything else out.

@@ -1,5 +1,6 @@
 //! `[caches.NAME]`, and `cache` of a route: its name, or a table with what is different there.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use http::HeaderName;
@@ -16,12 +17,21 @@ pub struct Cache {
     pub name: At<String>,
     /// Bytes; `None`: missing or wrong, which was reported.
     pub memory: Option<u64>,
+    pub disk: Option<Disk>,
     pub purge_sources: Vec<IpNet>,
     pub query: Query,
     /// Fields of requests that responses are told apart by.
     pub apart: Vec<HeaderName>,
     pub cookies: Vec<String>,
     pub usage: Usage,
+}
+
+/// `disk` of a cache.
+#[derive(Debug)]
+pub struct Disk {
+    pub path: At<PathBuf>,
+    /// Bytes.
+    pub size: u64,
 }
 
 /// `cache` of a route.
@@ -57,6 +67,7 @@ pub const CACHE: Shape = Shape {
     what: "a cache",
     keys: &[
         "memory",
+        "disk",
         "key",
         "purge_sources",
         "max_entry",
@@ -69,7 +80,12 @@ pub const CACHE: Shape = Shape {
         "max_content",
         "operations",
     ],
-    later: &["disk", "redis"],
+    later: &["redis"],
+};
+pub const DISK: Shape = Shape {
+    what: "`disk`",
+    keys: &["path", "size"],
+    later: &[],
 };
 pub const KEY: Shape = Shape {
     what: "`key`",
@@ -99,6 +115,7 @@ const MAX_CONTENT: u64 = 1 << 20;
 const MAX_OPERATIONS: usize = 64;
 /// Less holds next to nothing.
 const LEAST_MEMORY: u64 = 1 << 20;
+const LEAST_DISK: u64 = 16 << 20;
 
 pub fn read(cx: &Context<'_>, name: &At<String>, node: &Node) -> Option<Cache> {
     check_name(cx, name);
@@ -111,8 +128,23 @@ pub fn read(cx: &Context<'_>, name: &At<String>, node: &Node) -> Option<Cache> {
         apart: key.as_ref().and_then(|key| names(key, "headers")).unwrap_or_default(),
         name: name.clone(),
         memory: fields.size("memory", LEAST_MEMORY..=u64::MAX / 2, "at least 1MiB"),
+        disk: fields.get("disk").and_then(|node| disk(cx, node)),
         purge_sources: networks(&fields, "purge_sources"),
         usage: usage(&fields),
+    })
+}
+
+fn disk(cx: &Context<'_>, node: &Node) -> Option<Disk> {
+    let fields = Fields::of(cx, node, &DISK)?;
+    let (has_path, has_size) = (fields.require("path").is_some(), fields.require("size").is_some());
+    let path = fields
+        .text("path")
+        .map(|found| found.with(cx.resolve(found.value, found.span)));
+    let size = fields.size("size", LEAST_DISK..=u64::MAX / 2, "at least 16MiB");
+    (has_path && has_size).then_some(())?;
+    Some(Disk {
+        path: path?,
+        size: size?,
     })
 }
 

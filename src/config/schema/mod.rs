@@ -68,6 +68,7 @@ const MORE_SHAPES: &[&Shape] = &[
     &limits::QUEUE,
     &sticky::STICKY,
     &cache::CACHE,
+    &cache::DISK,
     &cache::KEY,
     &cache::USE,
 ];

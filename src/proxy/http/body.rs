@@ -14,6 +14,7 @@ use hyper::body::Incoming;
 use tokio::time::Instant;
 
 use super::h1::ClientBody;
+use super::stored::StoredBody;
 use super::upload::Sending;
 use crate::cache::fill::Seat;
 use crate::endpoint::Active;
@@ -93,6 +94,8 @@ pub enum ResponseBody {
     Full(Bytes),
     /// What is stored in several pieces.
     Pieces(Box<Pieces>),
+    /// What is stored in a file.
+    Stored(Box<StoredBody>),
     /// What is fetched for the cache, as it arrives.
     Filling(Box<Filling>),
     H1(Box<H1Body>),
@@ -114,6 +117,7 @@ impl ResponseBody {
                 Poll::Ready((!bytes.is_empty()).then(|| Ok(Frame::data(bytes))))
             }
             Self::Pieces(pieces) => Poll::Ready(pieces.0.next().map(|piece| Ok(Frame::data(piece)))),
+            Self::Stored(stored) => stored.poll_frame(cx),
             Self::Filling(filling) => filling.poll_frame(cx),
             Self::H1(body) => body.poll_frame(cx),
             Self::H2(body) => body.poll_frame(cx),
@@ -135,6 +139,7 @@ impl ResponseBody {
             Self::Empty | Self::Upgraded(_) => true,
             Self::Full(bytes) => bytes.is_empty(),
             Self::Pieces(pieces) => pieces.0.len() == 0,
+            Self::Stored(stored) => stored.is_end(),
             Self::Filling(filling) => filling.0.is_end(),
             Self::H1(body) => body.decoder.is_end(),
             Self::H2(body) => body.incoming.is_end_stream(),
@@ -153,7 +158,7 @@ impl Timed {
     /// Limits what can be limited: neither what has ended nor what has become a tunnel.
     pub fn limit(body: ResponseBody, at: Instant) -> ResponseBody {
         match body {
-            ResponseBody::H1(_) | ResponseBody::H2(_) | ResponseBody::Filling(_) => {
+            ResponseBody::H1(_) | ResponseBody::H2(_) | ResponseBody::Filling(_) | ResponseBody::Stored(_) => {
                 let mut deadline = Deadline::default();
                 deadline.set_at(at);
                 ResponseBody::Timed(Box::new(Self { body, deadline }))

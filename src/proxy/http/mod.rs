@@ -14,6 +14,7 @@ pub mod request;
 pub mod respond;
 pub mod retry;
 pub mod sticky;
+pub mod stored;
 pub mod upload;
 
 use std::cell::RefCell;

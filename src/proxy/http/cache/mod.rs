@@ -39,7 +39,7 @@ use crate::telemetry::series::CacheResult;
 const SAFE: [&str; 4] = ["QUERY", "PROPFIND", "REPORT", "SEARCH"];
 
 /// How long what a purge or a change has made void is waited for to be so behind memory as well.
-const PURGE_WAIT: Duration = Duration::from_secs(1);
+const PURGE_WAIT: Duration = Duration::from_millis(250);
 
 /// A response that may be stale, as it was found.
 type Stored = (Arc<Entry>, Freshness);
@@ -218,6 +218,7 @@ fn find(
 }
 
 /// What is to be done about what was found.
+#[inline]
 fn judge(
     scope: &Scope<'_>,
     work: &Work<'_>,

@@ -37,6 +37,11 @@ pub async fn find(
         let key = asked.key.clone();
         let (entry, leads) = match cache.recalls.join(&key, cache.store.under_way()) {
             Joined::Lead(lead, _) => {
+                // Another may have read it between the look and this.
+                found = cache.find(&mut asked.key, &asked.request.fields, cache.clock(Instant::now()));
+                if !stale && matches!(found, Found::Entry(..)) {
+                    break;
+                }
                 let (cached, key, fields) = (cached.clone(), key.clone(), asked.request.fields.clone());
                 // It goes on for others when this one leaves.
                 let reading = tokio::task::spawn_local(async move {

@@ -11,6 +11,7 @@ use crate::cache::freshness::Freshness;
 use crate::cache::range::{self, Asked};
 use crate::fields::{Fields, Known};
 use crate::proxy::http::body::{Filling, Pieces, ResponseBody};
+use crate::proxy::http::stored::StoredBody;
 use crate::proxy::http::{Request, Response};
 
 /// When an answer is made.
@@ -48,6 +49,8 @@ pub fn stored(entry: &Entry, freshness: &Freshness, request: &Request, now: Now,
                     length: Some(0),
                 });
             }
+            // Several pieces of what is not in memory: a server need not answer with ranges (RFC 9110 section 14.2).
+            Asked::Spans(spans) if spans.len() > 1 && !entry.body.is_held() => {}
             Asked::Spans(spans) => {
                 let held = entry.body.span();
                 if !spans.iter().all(|span| held.0 <= span.0 && span.1 <= held.1) {
@@ -73,6 +76,7 @@ fn whole(body: &Body) -> ResponseBody {
     match body {
         Body::One(bytes) if bytes.is_empty() => ResponseBody::Empty,
         Body::One(bytes) => ResponseBody::Full(bytes.clone()),
+        Body::Stored(file) => ResponseBody::Stored(Box::new(StoredBody::new(file.clone(), body.span()))),
         body => ResponseBody::Pieces(Box::new(Pieces(body.chunks().to_vec().into_iter()))),
     }
 }
@@ -96,29 +100,35 @@ fn ranges(
     let (body, sent) = match spans {
         [span] => {
             fields.append(Known::ContentRange, range::content_range(*span, length).as_bytes());
-            let mut parts = Vec::new();
-            range::cut(chunks, offset, *span, &mut parts);
-            (parts, span.1 - span.0 + 1)
+            let body = match &entry.body {
+                Body::Stored(file) => ResponseBody::Stored(Box::new(StoredBody::new(file.clone(), *span))),
+                _ => {
+                    let mut parts = Vec::new();
+                    range::cut(chunks, offset, *span, &mut parts);
+                    pieces(parts)
+                }
+            };
+            (body, span.1 - span.0 + 1)
         }
         spans => {
             let kind = http::header::CONTENT_TYPE;
             let content_type = fields.named(&kind).next().map(<[u8]>::to_vec);
             // Long enough to stand in no body by chance, and another for each answer.
             let boundary = format!("evenkeel-{:016x}-{:x}", freshness.born, now.clock);
-            let parts = range::multipart(chunks, offset, spans, length, content_type.as_deref(), &boundary);
+            let (parts, sent) = range::multipart(chunks, offset, spans, length, content_type.as_deref(), &boundary);
             fields.remove_named(b"content-type");
             fields.append_text(
                 "content-type",
                 format!("multipart/byteranges; boundary={boundary}").as_bytes(),
             );
-            parts
+            (pieces(parts), sent)
         }
     };
     finish(&mut fields, freshness, now, told);
     Response {
         status: StatusCode::PARTIAL_CONTENT,
         fields,
-        body: pieces(body),
+        body,
         length: Some(sent),
     }
 }
