@@ -11,6 +11,7 @@ use prometheus::{TEXT_FORMAT, TextEncoder};
 
 use super::respond::{Response, error, whole};
 use crate::balance::NAMES;
+use crate::cache::content::Operations;
 use crate::control::Operator;
 use crate::control::leaving::Former;
 use crate::discovery::feed;
@@ -358,7 +359,7 @@ fn caches(snapshot: &Snapshot) -> Vec<MetricFamily> {
             let n = cache.series.sum(|s| &s.results[result as usize]);
             requests.add(&[name, ("result", result.label())], n as f64);
         }
-        cache.operations.each(|operation, counts| {
+        Operations::sum(&cache.operations, |operation, counts| {
             for (result, n) in CacheResult::ALL.iter().zip(counts) {
                 operations.add(&[name, ("operation", operation), ("result", result.label())], *n as f64);
             }

@@ -12,6 +12,7 @@ use super::graphql;
 use super::reason::Reason;
 use crate::fields::Fields;
 use crate::telemetry::series::CacheResult;
+use crate::telemetry::shard::Sharded;
 
 /// Fields that say how content is to be read.
 const READ_BY: [http::HeaderName; 3] = [
@@ -81,9 +82,11 @@ impl ByContent {
     }
 }
 
-/// Requests by operation and by what the cache did with them.
+type Counts = [u64; CacheResult::ALL.len()];
+
+/// A worker's requests by operation and by what the cache did with them. Only who reads the metrics wants the lock, too.
 #[derive(Debug, Default)]
-pub struct Operations(Mutex<BTreeMap<Box<str>, [u64; CacheResult::ALL.len()]>>);
+pub struct Operations(Mutex<BTreeMap<Box<str>, Counts>>);
 
 /// What is counted under no name of its own.
 const OTHER: &str = "other";
@@ -107,16 +110,24 @@ impl Operations {
         }
     }
 
-    /// Each operation with what was counted, in the order of [`CacheResult::ALL`].
-    pub fn each(&self, mut tell: impl FnMut(&str, &[u64])) {
-        let counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        counts.iter().for_each(|(name, counts)| tell(name, counts));
+    /// Each operation with what all workers counted, in the order of [`CacheResult::ALL`].
+    pub fn sum(workers: &Sharded<Self>, mut tell: impl FnMut(&str, &[u64])) {
+        let mut sums: BTreeMap<Box<str>, Counts> = BTreeMap::new();
+        for operations in workers.parts() {
+            let counts = operations.0.lock().unwrap_or_else(PoisonError::into_inner);
+            for (name, counts) in &*counts {
+                let sum = sums.entry(name.clone()).or_default();
+                sum.iter_mut().zip(counts).for_each(|(sum, n)| *sum += n);
+            }
+        }
+        sums.iter().for_each(|(name, counts)| tell(name, counts));
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::telemetry::shard::WorkerId;
 
     fn told(method: &str, lines: &[(&'static str, &str)], content: &str) -> Result<Told, Reason> {
         let by = ByContent {
@@ -171,12 +182,15 @@ mod tests {
 
     #[test]
     fn clients_cannot_make_up_operations_to_count() {
-        let operations = Operations::default();
+        let operations = Sharded::<Operations>::new(3);
         for n in 0..100 {
-            operations.count(&format!("op{n}"), &["op7".to_owned()], CacheResult::Hit);
+            let worker = operations.local(WorkerId(n % 4));
+            worker.count(&format!("op{n}"), &["op7".to_owned()], CacheResult::Hit);
         }
         let mut all = Vec::new();
-        operations.each(|name, counts| all.push((name.to_owned(), counts[CacheResult::Hit as usize])));
+        Operations::sum(&operations, |name, counts| {
+            all.push((name.to_owned(), counts[CacheResult::Hit as usize]))
+        });
         assert_eq!(all, [("op7".to_owned(), 1), ("other".to_owned(), 99)]);
     }
 }

@@ -40,6 +40,7 @@ use self::tier::Tiers;
 use self::vary::Vary;
 use crate::fields::Fields;
 use crate::telemetry::series::CacheSeries;
+use crate::telemetry::shard::Sharded;
 
 /// One cache, as the configuration names it: what outlives reloads.
 #[derive(Debug)]
@@ -51,7 +52,8 @@ pub struct Cache {
     pub tiers: Tiers,
     pub recalls: Arc<Fills>,
     searches: Searches,
-    pub operations: Operations,
+    /// By worker.
+    pub operations: Sharded<Operations>,
     pub series: CacheSeries,
     /// Where its clock begins.
     epoch: Instant,
@@ -67,7 +69,7 @@ impl Cache {
             tiers: Tiers::default(),
             recalls: Arc::default(),
             searches: Searches::default(),
-            operations: Operations::default(),
+            operations: Sharded::new(workers),
             series: CacheSeries::new(workers),
             epoch: Instant::now(),
         }
@@ -88,14 +90,14 @@ impl Cache {
             .iter()
             .chain([&Method::POST])
             .map(|method| key.with_content(method));
-        let mut others = by_content.chain(self.searches.same(key));
+        let mut others = by_content.chain(self.searches.same(&self.store, key));
         self.store.contains(key) || others.any(|key| self.store.contains(&key))
     }
 
     /// What is there for `request`. `key` becomes the one it is stored by, or will be.
     pub fn find(&self, key: &mut Key, request: &Fields, now: i64) -> Found {
         key.restore();
-        let Some(mut same) = self.searches.same(key) else {
+        let Some(mut same) = self.searches.same(&self.store, key) else {
             return self.store.find(key, request, now);
         };
         let found = self.store.find(&mut same, request, now);
@@ -115,8 +117,8 @@ impl Cache {
         key.restore();
         key.text.truncate(key.primary);
         if let Some(rule) = Rule::of(response) {
-            self.searches.note(key, rule);
-            if let Some(same) = self.searches.same(key) {
+            self.searches.note(&self.store, key, rule);
+            if let Some(same) = self.searches.same(&self.store, key) {
                 *key = same;
             }
         }

@@ -185,7 +185,7 @@ impl Cache {
         let mut was = false;
         // First what memory is filled from.
         let settling = self.purge_tiers(|| Purge::Url(key.primary().into()), soft, own);
-        for key in self.searches.same(key).iter().chain([key]) {
+        for key in self.searches.same(&self.store, key).iter().chain([key]) {
             self.fills.purge(key);
             self.recalls.purge(key);
             was |= self.store.purge(key, soft, clock);

@@ -1,19 +1,19 @@
 //! No-Vary-Search (draft-ietf-httpbis-no-vary-search): responses that say which parameters of their URL mean nothing, or
 //! that their order does, answer for all URLs that differ in these alone.
 //!
-//! For each path the newest such rule is known. By it the query of a request is brought into one form, and what is stored
-//! under that form says the same of itself.
+//! For each path the newest such rule is known: it stands in the store among the responses, counted and evicted as these
+//! are. By it the query of a request is brought into one form, and what is stored under that form says the same of itself.
 
-use std::collections::HashMap;
 use std::hash::BuildHasher;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
 use foldhash::quality::RandomState;
 use http::HeaderName;
 
 use super::apart::escape;
 use super::key::Key;
+use super::store::Store;
 use super::structured::{self, Value};
 use crate::base::pairs::{decoded, parameters};
 use crate::fields::Fields;
@@ -25,8 +25,6 @@ const MAX_FIELD: usize = 4096;
 const MAX_NAMES: usize = 64;
 /// Parameters of a query; one with more is stored as it stands.
 const MAX_PARAMETERS: usize = 256;
-/// Paths whose rules are known; more, and all are forgotten: what is stored under their form is not found any more.
-const MAX_PATHS: usize = 4096;
 
 /// What a response says of its URL's query.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -106,15 +104,25 @@ impl Rule {
     }
 }
 
-/// The newest rule of a path. Another rule has another number, and what was stored under the one before is out of reach.
-type Known = (Arc<Rule>, u64);
+/// The newest rule of a path. Another one has another number, and what was stored under the one before is out of reach.
+#[derive(Debug)]
+pub struct Known {
+    rule: Rule,
+    number: u64,
+}
 
-/// The rules of a cache's paths.
+impl Known {
+    /// Bytes it takes.
+    pub fn weight(&self) -> usize {
+        size_of::<Self>() + self.rule.names.iter().map(|name| 40 + name.len()).sum::<usize>()
+    }
+}
+
+/// The rules of a cache's paths, which its store holds.
 #[derive(Debug, Default)]
 pub struct Searches {
-    rules: Mutex<HashMap<Box<[u8]>, Known, RandomState>>,
-    /// How many, to be looked at before the lock.
-    count: AtomicUsize,
+    /// There has been one: before, nobody looks for them.
+    any: AtomicBool,
     next: AtomicU64,
     /// Numbers of another process are others.
     numbers: RandomState,
@@ -122,36 +130,31 @@ pub struct Searches {
 
 impl Searches {
     /// What a response says of its path.
-    pub fn note(&self, key: &Key, rule: Rule) {
+    pub fn note(&self, store: &Store, key: &Key, rule: Rule) {
         if has_content(key) {
             return;
         }
         let (path, _) = halves(key);
-        let mut rules = self.rules.lock().unwrap_or_else(PoisonError::into_inner);
-        if rules.get(path).is_some_and(|(known, _)| **known == rule) {
+        let place = place(path);
+        if store.rule(&place).is_some_and(|known| known.rule == rule) {
             return;
         }
-        if rules.len() >= MAX_PATHS && !rules.contains_key(path) {
-            rules.clear();
-        }
         let number = self.numbers.hash_one(self.next.fetch_add(1, Relaxed));
-        rules.insert(path.into(), (Arc::new(rule), number));
-        self.count.store(rules.len(), Relaxed);
+        store.set_rule(&place, Arc::new(Known { rule, number }));
+        self.any.store(true, Relaxed);
     }
 
     /// The key of all URLs that are the same as this one. `None`: nothing is said of its path.
-    pub fn same(&self, key: &Key) -> Option<Key> {
-        if self.count.load(Relaxed) == 0 || has_content(key) {
+    pub fn same(&self, store: &Store, key: &Key) -> Option<Key> {
+        if !self.any.load(Relaxed) || has_content(key) {
             return None;
         }
         let (path, query) = halves(key);
-        let (rule, number) = {
-            let rules = self.rules.lock().unwrap_or_else(PoisonError::into_inner);
-            rules.get(path)?.clone()
-        };
-        let form = rule.form(std::str::from_utf8(query).ok()?)?;
-        // No URL has a space in it.
-        let mut text = [path, b"? ", format!("{number:016x} ").as_bytes(), &form].concat();
+        let mut text = place(path);
+        let known = store.rule(&text)?;
+        let form = known.rule.form(std::str::from_utf8(query).ok()?)?;
+        text.extend_from_slice(format!("{:016x} ", known.number).as_bytes());
+        text.extend_from_slice(&form);
         text.shrink_to_fit();
         Some(Key {
             primary: text.len(),
@@ -159,6 +162,11 @@ impl Searches {
             exact: Some(key.primary().into()),
         })
     }
+}
+
+/// Where the rule of a path stands. No URL has a space in it.
+fn place(path: &[u8]) -> Vec<u8> {
+    [path, b"? "].concat()
 }
 
 /// Another rule for another kind of requests.
@@ -244,21 +252,32 @@ mod tests {
 
     #[test]
     fn a_path_has_its_newest_rule_and_another_path_has_none() {
-        let searches = Searches::default();
+        let (searches, store) = (Searches::default(), Store::new(1 << 20));
         let rule = |text| Rule::read(text).unwrap();
-        assert_eq!(searches.same(&key("http://a/p?u=1")), None);
-        searches.note(&key("http://a/p?x"), rule("params=(\"u\")"));
-        let first = searches.same(&key("http://a/p?u=1")).unwrap();
-        assert_eq!(searches.same(&key("http://a/p")).unwrap().text, first.text);
+        let same = |url| searches.same(&store, &key(url));
+        assert_eq!(same("http://a/p?u=1"), None);
+        searches.note(&store, &key("http://a/p?x"), rule("params=(\"u\")"));
+        let first = same("http://a/p?u=1").unwrap();
+        assert_eq!(same("http://a/p").unwrap().text, first.text);
         assert_eq!(first.exact.as_deref(), Some(&b"http://a/p?u=1"[..]));
-        assert!(searches.same(&key("http://a/q?u=1")).is_none() && searches.same(&key("http://b/p")).is_none());
-        searches.note(&key("http://a/p"), rule("key-order"));
-        searches.note(&key("http://a/p"), rule("params=(\"u\")"));
-        assert_ne!(searches.same(&key("http://a/p")).unwrap().text, first.text);
-        for n in 0..2 * MAX_PATHS {
-            searches.note(&key(&format!("http://a/{n}")), rule("key-order"));
+        assert!(same("http://a/q?u=1").is_none() && same("http://b/p").is_none());
+        searches.note(&store, &key("http://a/p"), rule("key-order"));
+        searches.note(&store, &key("http://a/p"), rule("params=(\"u\")"));
+        assert_ne!(same("http://a/p").unwrap().text, first.text);
+    }
+
+    #[test]
+    fn rules_take_of_the_memory_there_is_and_make_room() {
+        let (searches, store) = (Searches::default(), Store::new(1 << 20));
+        let names: Vec<String> = (0..MAX_NAMES).map(|n| format!("\"{n:030}\"")).collect();
+        let rule = format!("params=({})", names.join(" "));
+        let before = store.bytes();
+        searches.note(&store, &key("http://a/p"), Rule::read(&rule).unwrap());
+        assert!(store.bytes() - before > MAX_NAMES as u64 * 30);
+        for n in 0..10_000 {
+            searches.note(&store, &key(&format!("http://a/{n}")), Rule::read(&rule).unwrap());
         }
-        assert!(searches.rules.lock().unwrap().len() <= MAX_PATHS);
+        assert!(store.bytes() <= 1 << 20 && store.evictions() > 5000);
     }
 
     proptest! {

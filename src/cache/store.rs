@@ -12,6 +12,7 @@ use quick_cache::{Lifecycle, OptionsBuilder, Weighter};
 use super::entry::Entry;
 use super::freshness::Freshness;
 use super::key::Key;
+use super::search::Known;
 use super::tags::{self, Fate, Purged, Tags};
 use super::vary::{self, Vary};
 use crate::fields::Fields;
@@ -32,6 +33,15 @@ enum Slot {
     Varies(Arc<Variants>),
     /// Answers here are not stored: nobody waits for another's until then.
     Pass(i64),
+    /// What a path says of its queries.
+    Rule(Arc<Known>),
+}
+
+impl Slot {
+    /// What a purge counts.
+    fn is_response(&self) -> bool {
+        !matches!(self, Self::Rule(_))
+    }
 }
 
 #[derive(Debug)]
@@ -115,6 +125,7 @@ impl Weighter<Box<[u8]>, Slot> for Weigh {
             Slot::Entry(entry) => entry.weight(key.len()),
             Slot::Varies(variants) => (200 + key.len() + variants.vary.len() * 64) as u64,
             Slot::Pass(_) => (120 + key.len()) as u64,
+            Slot::Rule(known) => (120 + key.len() + known.weight()) as u64,
         }
     }
 }
@@ -199,7 +210,8 @@ impl Store {
         key.text.truncate(key.primary);
         let slot = self.map.get(key.text.as_slice());
         match slot {
-            None => Found::Nothing,
+            // No request has a rule's key.
+            None | Some(Slot::Rule(_)) => Found::Nothing,
             Some(Slot::Pass(until)) => pass(until, now),
             Some(Slot::Entry(entry)) => self.usable(entry, None),
             Some(Slot::Varies(variants)) => {
@@ -347,7 +359,7 @@ impl Store {
             return false;
         };
         match slot {
-            Slot::Pass(_) => false,
+            Slot::Pass(_) | Slot::Rule(_) => false,
             _ if !soft => self.map.remove(key.primary()).is_some(),
             Slot::Varies(variants) => {
                 variants.expired.purge(true, stamp, now);
@@ -368,6 +380,18 @@ impl Store {
             Some(Slot::Entry(entry)) => Some(entry),
             _ => None,
         }
+    }
+
+    /// What the path that has its rule at `place` says of its queries.
+    pub fn rule(&self, place: &[u8]) -> Option<Arc<Known>> {
+        match self.map.get(place) {
+            Some(Slot::Rule(known)) => Some(known),
+            _ => None,
+        }
+    }
+
+    pub fn set_rule(&self, place: &[u8], known: Arc<Known>) {
+        self.map.insert(place.into(), Slot::Rule(known));
     }
 
     /// Whether something is stored for a URL.
@@ -395,7 +419,7 @@ impl Store {
         let mut stale = Vec::new();
         if dry || soft {
             for (key, slot) in self.map.iter().filter(|(key, _)| key.starts_with(prefix)) {
-                found.fetch_add(1, Relaxed);
+                found.fetch_add(u64::from(slot.is_response()), Relaxed);
                 if let (false, Slot::Entry(entry)) = (dry, slot) {
                     stale.push((key, entry));
                 }
@@ -408,9 +432,9 @@ impl Store {
             }
         } else {
             self.stamp.fetch_add(1, Relaxed);
-            self.map.retain(|key, _| {
+            self.map.retain(|key, slot| {
                 let goes = key.starts_with(prefix);
-                found.fetch_add(u64::from(goes), Relaxed);
+                found.fetch_add(u64::from(goes && slot.is_response()), Relaxed);
                 !goes
             });
         }

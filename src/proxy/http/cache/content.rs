@@ -61,7 +61,8 @@ pub async fn answer(
     }
     if !told.operation.is_empty() {
         if let Some(result) = record.cache {
-            cached.cache.operations.count(&told.operation, &by.operations, result);
+            let operations = cached.cache.operations.local(scope.down.worker.id);
+            operations.count(&told.operation, &by.operations, result);
         }
         record.note(|line| line.operation = Some(told.operation.into()));
     }
