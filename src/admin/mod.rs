@@ -2,8 +2,10 @@
 //!
 //! It stands on the control runtime: a slow scrape never holds a worker up.
 
+mod body;
 mod caches;
 mod endpoints;
+mod explain;
 mod metrics;
 mod purge;
 mod respond;
@@ -143,11 +145,13 @@ async fn answer(operator: &Operator, request: Request<Incoming>) -> Response {
             }
             purge::answer(operator, request).await
         }
+        "/api/v1/explain" if request.method() == Method::POST => explain::answer(operator, request).await,
         "/metrics" | "/healthz" | "/readyz" | "/api/v1/status" => respond::not_allowed("GET, HEAD"),
-        "/api/v1/reload" | "/api/v1/purge" => respond::not_allowed("POST"),
+        "/api/v1/reload" | "/api/v1/purge" | "/api/v1/explain" => respond::not_allowed("POST"),
         "/" if reads => text(
             StatusCode::OK,
             "evenkeel admin\n\nGET  /metrics\nGET  /healthz\nGET  /readyz\nGET  /api/v1/status\nPOST /api/v1/reload\nPOST /api/v1/purge\n\
+             POST /api/v1/explain\n\
              GET  /api/v1/upstreams/NAME/endpoints/ADDRESS\n\
              POST /api/v1/upstreams/NAME/endpoints/ADDRESS/ORDER (drain, undrain, disable, enable, weight?value=N, reset)\n",
         ),

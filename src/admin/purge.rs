@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use http::{Request, StatusCode};
-use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
 use serde::Deserialize;
 use tokio::time::Instant;
 
+use super::body;
 use super::respond::{Response, error, json};
 use crate::cache::key::Key;
 use crate::cache::query::Query;
@@ -15,9 +15,6 @@ use crate::cache::tier::Settling;
 use crate::control::Operator;
 use crate::snapshot::KeptCache;
 
-/// A request names some thousand URLs at most.
-const MAX_BODY: usize = 1 << 20;
-const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 /// For what is behind memory to have taken note.
 const SETTLE_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -58,20 +55,9 @@ impl Names {
 }
 
 pub async fn answer(operator: &Operator, request: Request<Incoming>) -> Response {
-    let body = Limited::new(request.into_body(), MAX_BODY).collect();
-    let body = match tokio::time::timeout(BODY_TIMEOUT, body).await {
-        Ok(Ok(body)) => body.to_bytes(),
-        Ok(Err(_)) => {
-            return error(
-                StatusCode::BAD_REQUEST,
-                "the body cannot be read, or is larger than 1 MiB",
-            );
-        }
-        Err(_) => return error(StatusCode::REQUEST_TIMEOUT, "the body does not come in time"),
-    };
-    let purge: Purge = match serde_json::from_slice(&body) {
+    let purge: Purge = match body::json(request).await {
         Ok(purge) => purge,
-        Err(e) => return error(StatusCode::BAD_REQUEST, &e.to_string()),
+        Err(response) => return response,
     };
     let named = [&purge.url, &purge.prefix, &purge.tag]
         .iter()

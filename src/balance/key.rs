@@ -1,5 +1,6 @@
 //! What a hashing balancer hashes: reading its name, and finding it in a request.
 
+use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;
 use std::sync::LazyLock;
@@ -81,6 +82,21 @@ impl HashKey {
 
 fn present(bytes: &[u8]) -> Option<u64> {
     (!bytes.is_empty()).then(|| hash::stable(bytes))
+}
+
+/// As it is written in a configuration.
+impl fmt::Display for HashKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::SourceIp => f.write_str("source_ip"),
+            Self::Path => f.write_str("path"),
+            Self::Uri => f.write_str("uri"),
+            Self::Host => f.write_str("host"),
+            Self::Header(name) => write!(f, "header:{name}"),
+            Self::Cookie(name) => write!(f, "cookie:{name}"),
+            Self::Query(name) => write!(f, "query:{name}"),
+        }
+    }
 }
 
 impl FromStr for HashKey {
@@ -208,6 +224,17 @@ mod tests {
         );
         assert_eq!("cookie:sid".parse(), Ok(HashKey::Cookie("sid".into())));
         assert_eq!("query:a:b".parse(), Ok(HashKey::Query("a:b".into())));
+        for text in [
+            "source_ip",
+            "path",
+            "uri",
+            "host",
+            "header:x-user",
+            "cookie:sid",
+            "query:u",
+        ] {
+            assert_eq!(text.parse::<HashKey>().unwrap().to_string(), text);
+        }
     }
 
     #[test]

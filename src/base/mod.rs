@@ -6,4 +6,5 @@ pub mod pairs;
 pub mod rng;
 pub mod tail;
 pub mod task;
+pub mod terminal;
 pub mod units;

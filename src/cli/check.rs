@@ -1,11 +1,11 @@
 //! `evenkeel check`.
 
-use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use clap::Args;
 
 use super::{Config, complain, say};
+use crate::base::terminal::colours;
 use crate::config;
 
 #[derive(Debug, Args)]
@@ -15,7 +15,7 @@ pub struct Options {
 }
 
 pub fn check(options: &Options) -> ExitCode {
-    let color = std::io::stderr().is_terminal();
+    let color = colours(&std::io::stderr());
     let path = &options.config.file;
     match config::load(path) {
         Ok(loaded) => {

@@ -1,10 +1,13 @@
 //! The command line: what each command is called, takes and says.
 
+mod ask;
 mod check;
 mod demo;
+mod explain;
 mod healthz;
 mod proxy;
 mod run;
+mod style;
 
 use std::fmt::Display;
 use std::io::{self, Write};
@@ -53,6 +56,18 @@ enum Command {
     ///   evenkeel proxy --tcp --from 127.0.0.1:5432 --to db1:5432 --to db2:5432
     #[command(verbatim_doc_comment)]
     Proxy(proxy::Options),
+    /// Tell what would become of a request, and why: listener, certificate, route, cache, upstream, endpoints.
+    ///
+    /// Nothing is sent, counted or changed: what requests go through is asked, of a running evenkeel or of a file.
+    ///
+    /// Exit status: 0 with an explanation, 1 if there is nobody to ask or the file has errors, 2 if the request makes no
+    /// sense.
+    ///
+    /// Examples:
+    ///   evenkeel explain https://shop.example/api/x -H 'x-canary: yes' --from 10.1.2.3
+    ///   evenkeel explain POST http://127.0.0.1:8080/login --config evenkeel.toml
+    #[command(verbatim_doc_comment)]
+    Explain(explain::Options),
     /// Ask a running evenkeel whether it is ready: for container health checks.
     ///
     /// Exit status: 0 if its admin listener says so, 1 if not.
@@ -127,6 +142,7 @@ pub fn main() -> ExitCode {
         Command::Check(options) => check::check(&options),
         Command::Demo(options) => demo::demo(options),
         Command::Proxy(options) => proxy::proxy(options),
+        Command::Explain(options) => explain::explain(options),
         Command::Healthz(options) => healthz::healthz(&options),
     }
 }

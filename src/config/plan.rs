@@ -143,7 +143,7 @@ pub struct Route {
     pub name: Arc<str>,
     /// Indexes into `Plan::listeners`: the HTTP listeners it is for.
     pub listeners: Vec<usize>,
-    pub matcher: Matcher,
+    pub matcher: Arc<Matcher>,
     pub action: Action,
 }
 

@@ -23,7 +23,7 @@ use crate::route::Table;
 use crate::snapshot::{Action, Forward, Http, Listener, Live, Route, Serve, Share, Snapshot, Tcp};
 use crate::telemetry::series::{RequestSeries, UpstreamSeries};
 use crate::tls::server;
-use crate::tls::server::Tickets;
+use crate::tls::server::{BySni, Tickets};
 use crate::upstream::shadow::{Ledger, Sampling};
 use crate::upstream::{self, Member, Settings, Upstream};
 
@@ -252,17 +252,20 @@ impl World {
                 (serve, &[][..], HANDSHAKE)
             }
         };
-        let tls = match &listener.tls {
-            None => None,
+        let (tls, certificates) = match &listener.tls {
+            None => (None, None),
             Some(spec) => {
-                let config = server::config(spec, alpn, &self.tickets);
-                Some(config.map_err(|e| format!("listener `{}`: TLS: {e}", listener.name))?)
+                let certificates = Arc::new(BySni::new(spec));
+                let config = server::config(spec, &certificates, alpn, &self.tickets);
+                let config = config.map_err(|e| format!("listener `{}`: TLS: {e}", listener.name))?;
+                (Some(config), Some(certificates))
             }
         };
         Ok(Listener {
             name: listener.name.clone(),
             slot,
             tls,
+            certificates,
             handshake_timeout,
             max_connections: listener.max_connections.unwrap_or(usize::MAX),
             live,
@@ -280,7 +283,7 @@ impl World {
         shared: &Shared<'_>,
     ) -> Http {
         let mine: Vec<&plan::Route> = plan.routes.iter().filter(|r| r.listeners.contains(&index)).collect();
-        let matchers: Vec<_> = mine.iter().map(|r| &r.matcher).collect();
+        let matchers: Vec<_> = mine.iter().map(|r| &*r.matcher).collect();
         let none: Arc<str> = "".into();
         let routes = mine
             .iter()
@@ -350,6 +353,7 @@ impl World {
         let key = [listener.clone(), route.name.clone(), "".into()];
         Route {
             name: route.name.clone(),
+            matcher: route.matcher.clone(),
             action,
             series: self.requests(old, key),
         }

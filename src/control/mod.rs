@@ -9,6 +9,7 @@ mod checks;
 mod dialers;
 pub mod leaving;
 mod members;
+pub mod offline;
 mod outliers;
 pub mod signals;
 pub mod sockets;
@@ -16,7 +17,7 @@ pub mod sources;
 pub mod status;
 
 use std::fmt::Display;
-use std::io::{IsTerminal, Write};
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -31,6 +32,7 @@ use self::sockets::{AdminSocket, Sockets};
 use self::sources::Sources;
 pub use self::status::Rejected;
 use self::status::Status;
+use crate::base::terminal::colours;
 use crate::config::plan::{LogFormat, Plan};
 use crate::config::report::Report;
 use crate::config::{self, Loaded};
@@ -117,11 +119,11 @@ pub fn run(start: Start) -> ExitCode {
     let loaded = match start.source.load() {
         Ok(loaded) => loaded,
         Err(report) => {
-            complain(report.render(std::io::stderr().is_terminal()));
+            complain(report.render(colours(&std::io::stderr())));
             return ExitCode::FAILURE;
         }
     };
-    complain(loaded.warnings.render(std::io::stderr().is_terminal()));
+    complain(loaded.warnings.render(colours(&std::io::stderr())));
     let result = prepare(start, loaded.plan).and_then(|(mut process, runtime)| {
         let served = runtime.block_on(process.serve());
         if served.is_ok() {

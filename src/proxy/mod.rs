@@ -2,6 +2,7 @@
 
 mod drain;
 pub mod error;
+pub mod explain;
 pub mod http;
 pub mod record;
 pub mod tcp;

@@ -93,7 +93,7 @@ impl Session {
                 Hello::More | Hello::NotTls => None,
             };
             self.line.host = name.unwrap_or_default().to_owned();
-            name.and_then(|name| by_name(tcp, name)).or(tcp.upstream.as_ref())
+            by_name(tcp, name)
         };
         let upstream = upstream.ok_or("no upstream for this server name")?;
         self.line.upstream = Some(upstream.name.clone());
@@ -231,8 +231,13 @@ impl Session {
     }
 }
 
-/// Exact names over wildcards, longer wildcards over shorter ones.
-fn by_name<'a>(tcp: &'a Tcp, name: &str) -> Option<&'a std::sync::Arc<Upstream>> {
+/// The upstream for clients that ask for `name`: exact names over wildcards, longer wildcards over shorter ones, then the
+/// default.
+pub fn by_name<'a>(tcp: &'a Tcp, name: Option<&str>) -> Option<&'a std::sync::Arc<Upstream>> {
+    name.and_then(|name| named(tcp, name)).or(tcp.upstream.as_ref())
+}
+
+fn named<'a>(tcp: &'a Tcp, name: &str) -> Option<&'a std::sync::Arc<Upstream>> {
     let rank = |pattern: &HostPattern| match pattern {
         HostPattern::Exact(host) => (host == name).then_some(usize::MAX),
         HostPattern::Wildcard(parent) => name

@@ -16,7 +16,9 @@ use regex::Regex;
 use crate::fields::Fields;
 
 pub use self::normalise::{Normalised, PathError, normalise};
+pub use self::predicates::Lack;
 pub use self::table::Table;
+pub use self::trace::{Considered, Lost};
 pub use self::unreachable::unreachable;
 
 mod host;
@@ -27,6 +29,7 @@ mod predicates;
 mod reference;
 mod regexes;
 mod table;
+mod trace;
 mod unreachable;
 
 /// A route's predicates, all of which must hold. Precedence as in the Kubernetes Gateway API.

@@ -1,5 +1,6 @@
 //! What a route asks beyond host and path, and which of two routes asks more.
 
+use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
 
 use http::{HeaderName, HeaderValue, Method};
@@ -19,6 +20,44 @@ pub struct Predicates {
     /// Sorted, and none within another: the only one that can hold an address is the last that begins at or before it.
     sources: Box<[IpNet]>,
 }
+
+/// What a route asks beyond host and path and a request does not have.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Lack<'a> {
+    /// It is none of these.
+    Method(&'a [Method]),
+    Header(&'a HeaderName, &'a HeaderValue),
+    Query(&'a str, &'a str),
+    Cookie(&'a str, &'a str),
+    /// It comes from none of these.
+    Source(&'a [IpNet]),
+}
+
+impl fmt::Display for Lack<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fn list(f: &mut fmt::Formatter<'_>, what: &str, items: &[impl fmt::Display]) -> fmt::Result {
+            write!(f, "{what} ")?;
+            for (n, item) in items.iter().take(MOST_TOLD).enumerate() {
+                let before = if n > 0 { ", " } else { "" };
+                write!(f, "{before}{item}")?;
+            }
+            match items.len().checked_sub(MOST_TOLD) {
+                None | Some(0) => Ok(()),
+                Some(more) => write!(f, " or {more} more"),
+            }
+        }
+        match self {
+            Self::Method(methods) => list(f, "the method", methods),
+            Self::Header(name, value) => write!(f, "the field `{name}: {}`", String::from_utf8_lossy(value.as_bytes())),
+            Self::Query(name, value) => write!(f, "the parameter `{name}={value}`"),
+            Self::Cookie(name, value) => write!(f, "the cookie `{name}={value}`"),
+            Self::Source(networks) => list(f, "a source in", networks),
+        }
+    }
+}
+
+/// Of a list of methods or networks, so many are told.
+const MOST_TOLD: usize = 5;
 
 /// What decides between routes that agree in priority, host and path: the greater wins, then the earlier in the file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -66,34 +105,27 @@ impl Predicates {
     }
 
     /// Whether all hold. Allocates nothing.
+    #[inline]
     pub fn hold(&self, request: &Request<'_>) -> bool {
-        (self.methods.is_empty() || self.methods.contains(request.method))
-            && self.headers_hold(request)
-            && self.query_holds(request)
-            && self.cookies_hold(request)
-            && self.source_holds(request.source)
+        self.lacks(request).is_none()
     }
 
-    fn headers_hold(&self, request: &Request<'_>) -> bool {
-        let mut asked = self.headers.iter();
-        asked.all(|(name, value)| request.headers.named(name).any(|field| field == value.as_bytes()))
-    }
-
-    fn query_holds(&self, request: &Request<'_>) -> bool {
-        let mut asked = self.query.iter();
-        asked.all(|(name, value)| {
-            pairs::parameters(request.query.unwrap_or_default()).any(|(key, given)| {
-                pairs::decodes_to(key, name.as_bytes()) && pairs::decodes_to(given, value.as_bytes())
-            })
-        })
-    }
-
-    fn cookies_hold(&self, request: &Request<'_>) -> bool {
-        let mut asked = self.cookies.iter();
-        asked.all(|(name, value)| {
-            pairs::cookies(request.headers.all(Known::Cookie))
-                .any(|(key, given)| key == name.as_bytes() && given == value.as_bytes())
-        })
+    /// The first that does not hold. Allocates nothing.
+    #[inline]
+    pub fn lacks(&self, request: &Request<'_>) -> Option<Lack<'_>> {
+        if !self.methods.is_empty() && !self.methods.contains(request.method) {
+            return Some(Lack::Method(&self.methods));
+        }
+        if let Some((name, value)) = self.headers.iter().find(|asked| !header_holds(asked, request)) {
+            return Some(Lack::Header(name, value));
+        }
+        if let Some((name, value)) = self.query.iter().find(|asked| !parameter_holds(asked, request)) {
+            return Some(Lack::Query(name, value));
+        }
+        if let Some((name, value)) = self.cookies.iter().find(|asked| !cookie_holds(asked, request)) {
+            return Some(Lack::Cookie(name, value));
+        }
+        (!self.source_holds(request.source)).then_some(Lack::Source(&self.sources))
     }
 
     fn source_holds(&self, source: IpAddr) -> bool {
@@ -117,6 +149,20 @@ impl Predicates {
                     self.sources.iter().any(|ours| ours.contains(theirs))
                 }))
     }
+}
+
+fn header_holds((name, value): &(HeaderName, HeaderValue), request: &Request<'_>) -> bool {
+    request.headers.named(name).any(|field| field == value.as_bytes())
+}
+
+fn parameter_holds((name, value): &(String, String), request: &Request<'_>) -> bool {
+    pairs::parameters(request.query.unwrap_or_default())
+        .any(|(key, given)| pairs::decodes_to(key, name.as_bytes()) && pairs::decodes_to(given, value.as_bytes()))
+}
+
+fn cookie_holds((name, value): &(String, String), request: &Request<'_>) -> bool {
+    pairs::cookies(request.headers.all(Known::Cookie))
+        .any(|(key, given)| key == name.as_bytes() && given == value.as_bytes())
 }
 
 /// All of them and at least one: an empty list of alternatives means everything.

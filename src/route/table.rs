@@ -16,9 +16,9 @@ use super::{Matcher, PathMatch, Request};
 /// Routes made ready for lookup. Never changes: another is built for another set of routes.
 #[derive(Debug)]
 pub struct Table {
-    hosts: Hosts<Box<Paths>>,
+    pub(super) hosts: Hosts<Box<Paths>>,
     /// Of the routes that have any.
-    conditions: Box<[Predicates]>,
+    pub(super) conditions: Box<[Predicates]>,
 }
 
 impl Table {

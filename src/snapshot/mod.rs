@@ -21,8 +21,9 @@ use crate::h1::head::Limits;
 use crate::net::relay;
 use crate::policy::hedge::After;
 use crate::policy::queue::Importance;
-use crate::route::{HostPattern, Table};
+use crate::route::{HostPattern, Matcher, Table};
 use crate::telemetry::series::{ListenerSeries, RequestSeries};
+use crate::tls::server::BySni;
 use crate::upstream::Upstream;
 
 /// One consistent world. A request holds the one it started with.
@@ -45,6 +46,8 @@ pub struct Listener {
     pub name: Arc<str>,
     pub slot: usize,
     pub tls: Option<Arc<rustls::ServerConfig>>,
+    /// What `tls` chooses from.
+    pub certificates: Option<Arc<BySni>>,
     /// For the whole TLS handshake, and the first bytes of what is peeked at.
     pub handshake_timeout: Duration,
     pub max_connections: usize,
@@ -104,6 +107,8 @@ pub struct Tcp {
 #[derive(Debug)]
 pub struct Route {
     pub name: Arc<str>,
+    /// As written, for who explains: requests are matched by the listener's `table`.
+    pub matcher: Arc<Matcher>,
     pub action: Action,
     /// Of this listener and route; for `Forward` the counters stand with each upstream.
     pub series: Arc<RequestSeries>,

@@ -1,11 +1,11 @@
 //! Setting up `tracing`: text for people, JSON for machines, level by option and environment.
 
-use std::io::IsTerminal;
-
 use tracing_subscriber::filter::EnvFilter;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{Layer, Registry, fmt, reload};
+
+use crate::base::terminal::colours;
 
 /// How lines look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,7 +27,7 @@ pub fn start(level: &str, format: Format) -> Result<Log, String> {
     let lines = match format {
         Format::Text => fmt::layer()
             .with_writer(std::io::stderr)
-            .with_ansi(std::io::stderr().is_terminal())
+            .with_ansi(colours(&std::io::stderr()))
             .with_target(false)
             .boxed(),
         Format::Json => fmt::layer()

@@ -8,7 +8,7 @@ use rustls::server::{ClientHello, NoServerSessionStorage, ProducesTickets, Resol
 use rustls::sign::CertifiedKey;
 use rustls::version::{TLS12, TLS13};
 
-use super::ServerSpec;
+use super::{Certificate, ServerSpec};
 
 /// The keys of session tickets: made once per process, so that a reload does not end sessions.
 #[derive(Debug, Clone)]
@@ -21,9 +21,10 @@ impl Tickets {
     }
 }
 
-/// What a listener with `spec` answers handshakes with.
+/// What a listener with `spec` answers handshakes with; `certificates` are its own.
 pub fn config(
     spec: &ServerSpec,
+    certificates: &Arc<BySni>,
     alpn: &[&[u8]],
     tickets: &Tickets,
 ) -> Result<Arc<rustls::ServerConfig>, rustls::Error> {
@@ -31,7 +32,7 @@ pub fn config(
     let mut config = rustls::ServerConfig::builder_with_provider(Arc::new(default_provider()))
         .with_protocol_versions(versions)?
         .with_no_client_auth()
-        .with_cert_resolver(Arc::new(BySni::new(spec)));
+        .with_cert_resolver(certificates.clone());
     config.alpn_protocols = alpn.iter().map(|p| p.to_vec()).collect();
     config.ticketer = tickets.0.clone();
     config.session_storage = Arc::new(NoServerSessionStorage {});
@@ -41,44 +42,46 @@ pub fn config(
 
 /// Exact names over wildcards (one label, RFC 6125 section 6.4.3); else the first certificate.
 #[derive(Debug)]
-struct BySni {
-    exact: HashMap<String, Arc<CertifiedKey>>,
+pub struct BySni {
+    exact: HashMap<String, Arc<Certificate>>,
     /// `*.shop.example` as `shop.example`.
-    wildcard: HashMap<String, Arc<CertifiedKey>>,
-    first: Option<Arc<CertifiedKey>>,
+    wildcard: HashMap<String, Arc<Certificate>>,
+    first: Option<Arc<Certificate>>,
 }
 
 impl BySni {
-    fn new(spec: &ServerSpec) -> Self {
+    pub fn new(spec: &ServerSpec) -> Self {
         let (mut exact, mut wildcard) = (HashMap::new(), HashMap::new());
-        for certificate in &spec.certificates {
+        let certificates: Vec<_> = spec.certificates.iter().cloned().map(Arc::new).collect();
+        for certificate in &certificates {
             for name in &certificate.names {
                 let (map, name) = match name.strip_prefix("*.") {
                     Some(parent) => (&mut wildcard, parent),
                     None => (&mut exact, name.as_str()),
                 };
                 // Of two certificates for one name the first written counts.
-                map.entry(name.to_owned())
-                    .or_insert_with(|| certificate.certified.clone());
+                map.entry(name.to_owned()).or_insert_with(|| certificate.clone());
             }
         }
-        let first = spec.certificates.first().map(|c| c.certified.clone());
+        let first = certificates.into_iter().next();
         Self { exact, wildcard, first }
     }
 
-    fn find(&self, name: Option<&str>) -> Option<Arc<CertifiedKey>> {
+    /// The certificate for clients that ask for `name`, and whether it is for that name.
+    pub fn find(&self, name: Option<&str>) -> Option<(&Arc<Certificate>, bool)> {
         // rustls hands over the name in lower case.
         let named = name.and_then(|name| {
             let parent = name.split_once('.').map(|(_, parent)| parent);
             self.exact.get(name).or_else(|| self.wildcard.get(parent?))
         });
-        named.or(self.first.as_ref()).cloned()
+        named.map(|found| (found, true)).or(Some((self.first.as_ref()?, false)))
     }
 }
 
 impl ResolvesServerCert for BySni {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        self.find(hello.server_name())
+        let (found, _) = self.find(hello.server_name())?;
+        Some(found.certified.clone())
     }
 }
 
@@ -109,12 +112,12 @@ mod tests {
             ],
             only_tls13: false,
         };
-        let by_sni = BySni::new(&spec);
+        let by_sni = Arc::new(BySni::new(&spec));
         let index = |name: Option<&str>| {
-            let found = by_sni.find(name).unwrap();
+            let (found, _) = by_sni.find(name).unwrap();
             spec.certificates
                 .iter()
-                .position(|c| Arc::ptr_eq(&c.certified, &found))
+                .position(|c| Arc::ptr_eq(&c.certified, &found.certified))
                 .unwrap()
         };
         assert_eq!(index(Some("a.shop.example")), 2);
@@ -122,6 +125,6 @@ mod tests {
         assert_eq!(index(Some("a.b.shop.example")), 0);
         assert_eq!(index(Some("shop.example")), 0);
         assert_eq!(index(None), 0);
-        assert!(config(&spec, &[b"h2"], &Tickets::new().unwrap()).is_ok());
+        assert!(config(&spec, &by_sni, &[b"h2"], &Tickets::new().unwrap()).is_ok());
     }
 }

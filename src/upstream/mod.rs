@@ -9,6 +9,7 @@ use arc_swap::ArcSwap;
 
 pub use self::admit::{Limits, Refused, Shed};
 use self::group::{Group, Subsets};
+pub use self::order::Order;
 use self::shadow::Sampling;
 use self::shares::Shares;
 use crate::balance::spread::Spread;
@@ -25,6 +26,7 @@ use crate::telemetry::series::UpstreamSeries;
 use crate::telemetry::shard::WorkerId;
 
 mod group;
+mod order;
 pub mod shadow;
 mod shares;
 
@@ -219,6 +221,15 @@ impl Upstream {
         self.members.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
+    fn subsets(&self) -> Option<Subsets> {
+        let settings = &self.settings;
+        settings.spread.subset.map(|size| Subsets {
+            size,
+            workers: settings.workers,
+            host: settings.host,
+        })
+    }
+
     fn bind_to(&self, members: &[Member]) {
         if let Some(sticky) = &self.sticky {
             sticky.set_members(members.iter().map(|member| &member.endpoint));
@@ -245,12 +256,7 @@ impl Upstream {
                 ),
             }
         }
-        let subsets = settings.spread.subset.map(|size| Subsets {
-            size,
-            workers: settings.workers,
-            host: settings.host,
-        });
-        let group = Group::new(shares, &settings.balance, subsets, &self.memory);
+        let group = Group::new(shares, &settings.balance, self.subsets(), &self.memory);
         self.group.store(Arc::new(group));
         // Who waits may find somebody new, or nobody any more.
         if let Some(limits) = &settings.limits {

@@ -1,6 +1,7 @@
 //! Routes: which listeners they are for, where they lead, and whether a request can reach them.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use super::{Names, caches};
 use crate::config::diagnostic::{Context, Diagnostic, Span};
@@ -38,7 +39,7 @@ pub fn compile(
             planned.push(Route {
                 name: name.into(),
                 listeners: for_listeners,
-                matcher: written.matcher.clone(),
+                matcher: Arc::new(written.matcher.clone()),
                 action,
             });
         }
@@ -193,7 +194,7 @@ fn check_reach(cx: &Context<'_>, schema: &Schema, planned: &[Route], positions: 
         let matchers: Vec<&Matcher> = routes
             .iter()
             .filter_map(|n| planned.get(*n))
-            .map(|route| &route.matcher)
+            .map(|route| &*route.matcher)
             .collect();
         for (route, by) in unreachable(&matchers) {
             if let (Some(route), Some(by)) = (routes.get(route), routes.get(by))
