@@ -329,10 +329,13 @@ impl Store {
 
     /// Tells requests apart by `vary` before a response says by what they differ: until then all would wait for one.
     pub fn expect(&self, key: &mut Key, vary: &Vary, request: &Fields) {
-        if self.map.peek(key.primary()).is_none() {
-            // Where that is too much for a key, it stays as it is.
-            let _ = self.place(key, vary, request);
-        }
+        // Where that is too much for a key, it stays as it is.
+        let _ = match self.map.peek(key.primary()) {
+            None => self.place(key, vary, request),
+            // Another has been faster since this one looked.
+            Some(Slot::Varies(variants)) => Self::to_variant(key, &variants, request),
+            Some(_) => None,
+        };
     }
 
     /// Stores at a key that [`Self::place`] made, unless a purge since it was asked for means it.
