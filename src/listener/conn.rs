@@ -2,16 +2,17 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::OwnedFd;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 
 use bytes::BytesMut;
 use tokio::net::{TcpStream, UnixStream};
-use tokio_rustls::TlsAcceptor;
+use tokio_rustls::{Accept, TlsAcceptor};
 
 use super::{Accepted, Fleet, Load};
 use crate::net::stream::Stream;
-use crate::proxy::http::h1::{self, Conn};
+use crate::proxy::http::h1::{self, Client};
 use crate::proxy::http::{Downstream, h2};
 use crate::proxy::tcp;
 use crate::proxy::worker::{Peer, Worker};
@@ -40,12 +41,23 @@ pub(super) fn welcome(worker: &Rc<Worker>, fleet: &Arc<Fleet>, accepted: Accepte
         ip: source.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST)),
         port: accepted.peer.map(|peer| peer.port()),
     };
-    let listener = listener.clone();
-    // In boxes, which the runtime can move cheaply. Layer 4 by itself: what an HTTP connection takes is many times larger.
-    if matches!(listener.serve, Serve::Tcp(_)) && listener.tls.is_none() {
-        tokio::task::spawn_local(Box::pin(layer4(open, listener, Io::Plain(stream), peer)));
-    } else {
-        tokio::task::spawn_local(Box::pin(serve(open, listener, stream, peer)));
+    // In boxes, which the runtime can move cheaply, and each way by itself: what a TLS handshake or Layer 4 needs would be
+    // held by every connection of HTTP that rests.
+    match (&listener.serve, &listener.tls) {
+        (Serve::Http(_), None) => {
+            let client = client(&open, listener, Io::Plain(stream), peer);
+            drop(held);
+            tokio::task::spawn_local(Box::pin(http(open, client, false)));
+        }
+        (Serve::Tcp(_), None) => {
+            let listener = listener.clone();
+            tokio::task::spawn_local(Box::pin(layer4(open, listener, Io::Plain(stream), peer)));
+        }
+        (_, Some(config)) => {
+            let handshake = TlsAcceptor::from(config.clone()).accept(stream);
+            let listener = listener.clone();
+            tokio::task::spawn_local(Box::pin(secured(open, listener, Box::pin(handshake), peer)));
+        }
     }
 }
 
@@ -57,31 +69,40 @@ fn stream(fd: OwnedFd, tcp: bool) -> std::io::Result<Stream> {
     })
 }
 
-async fn serve(open: Open, listener: Arc<Listener>, stream: Stream, peer: Peer) {
-    let Some(io) = secured(&open, &listener, stream).await else {
-        return;
+/// A connection of HTTP. In a box: futures hold what they are given more than once.
+fn client(open: &Open, listener: &Listener, io: Io, peer: Peer) -> Box<Client> {
+    let down = Downstream {
+        worker: open.worker.clone(),
+        forwarding: Default::default(),
+        peer,
+        tls: matches!(io, Io::Tls(_)),
+        slot: listener.slot,
     };
-    match &listener.serve {
-        Serve::Tcp(_) => Box::pin(layer4(open, listener, io, peer)).await,
-        Serve::Http(_) => {
-            let (tls, h2) = match &io {
-                Io::Plain(_) => (false, false),
-                Io::Tls(tls) => (true, tls.get_ref().1.alpn_protocol() == Some(b"h2")),
+    let live = open.live.clone();
+    Box::new(Client { down, live, io })
+}
+
+/// What follows a TLS handshake.
+async fn secured(open: Open, listener: Arc<Listener>, handshake: Pin<Box<Accept<Stream>>>, peer: Peer) {
+    let failed = match tokio::time::timeout(listener.handshake_timeout, handshake).await {
+        Ok(Ok(tls)) => {
+            let h2 = tls.get_ref().1.alpn_protocol() == Some(b"h2");
+            let io = Io::Tls(Box::new(tls.into()));
+            return match &listener.serve {
+                Serve::Tcp(_) => Box::pin(layer4(open, listener, io, peer)).await,
+                Serve::Http(_) => {
+                    let client = client(&open, &listener, io, peer);
+                    // A connection at rest must not keep an old world alive.
+                    drop(listener);
+                    http(open, client, h2).await;
+                }
             };
-            let down = Downstream {
-                worker: open.worker.clone(),
-                forwarded_for: peer.ip.to_string().into(),
-                forwarding: Default::default(),
-                peer,
-                tls,
-                slot: listener.slot,
-            };
-            let conn = Rc::new(Conn::new(down, open.live.clone(), io, BytesMut::new()));
-            // A connection at rest must not keep an old world alive.
-            drop(listener);
-            http(conn, h2).await;
         }
-    }
+        Ok(Err(error)) => error.to_string(),
+        Err(_) => "timed out".to_owned(),
+    };
+    open.live.series.local(open.worker.id).handshake_failures.add(1);
+    tracing::debug!(listener = %listener.name, error = %failed, "TLS handshake failed");
 }
 
 async fn layer4(open: Open, listener: Arc<Listener>, io: Io, peer: Peer) {
@@ -91,36 +112,16 @@ async fn layer4(open: Open, listener: Arc<Listener>, io: Io, peer: Peer) {
     }
 }
 
-/// `conn` begins with HTTP/1 unless ALPN chose `h2`; without TLS its first bytes tell.
-async fn http(conn: Rc<Conn>, h2: bool) {
-    let conn = if h2 { Some(conn) } else { h1::serve(conn).await };
-    if let Some(conn) = conn {
-        // In a box, like all that a connection of HTTP/1 at rest has no use for.
-        Box::pin(http2(conn)).await;
-    }
-}
-
-async fn http2(conn: Rc<Conn>) {
-    if let Some(conn) = Rc::into_inner(conn) {
-        let wire = conn.wire.into_inner();
-        h2::serve(conn.down, conn.live, wire.io, wire.read).await;
-    }
-}
-
-/// The connection as the protocols see it; `None`: the handshake failed.
-async fn secured(open: &Open, listener: &Listener, stream: Stream) -> Option<Io> {
-    let Some(config) = &listener.tls else {
-        return Some(Io::Plain(stream));
+/// A connection begins with HTTP/1 unless ALPN chose `h2`; without TLS its first bytes tell.
+async fn http(_open: Open, client: Box<Client>, h2: bool) {
+    let h2 = match h2 {
+        true => Some((client, BytesMut::new())),
+        false => h1::serve(client).await,
     };
-    let handshake = Box::pin(TlsAcceptor::from(config.clone()).accept(stream));
-    let failed = match tokio::time::timeout(listener.handshake_timeout, handshake).await {
-        Ok(Ok(tls)) => return Some(Io::Tls(Box::new(tls.into()))),
-        Ok(Err(error)) => error.to_string(),
-        Err(_) => "timed out".to_owned(),
-    };
-    open.live.series.local(open.worker.id).handshake_failures.add(1);
-    tracing::debug!(listener = %listener.name, error = %failed, "TLS handshake failed");
-    None
+    if let Some((client, read)) = h2 {
+        // In a box: a connection of HTTP/1 at rest has no use for the room.
+        Box::pin(h2::serve(*client, read)).await;
+    }
 }
 
 /// A connection, counted everywhere it counts until it is dropped.

@@ -127,6 +127,7 @@ async fn obey(worker: Rc<Worker>, fleet: Arc<Fleet>, mut commands: UnboundedRece
             command = commands.recv() => command,
             _ = second.tick() => {
                 worker.pools.sweep();
+                worker.resting.sweep();
                 warm::up(&worker);
                 continue;
             }
@@ -153,7 +154,7 @@ async fn obey(worker: Rc<Worker>, fleet: Arc<Fleet>, mut commands: UnboundedRece
             }
             Some(Command::Adopt(accepted)) => conn::welcome(&worker, &fleet, accepted),
             Some(Command::Changed) => {
-                worker.changed.notify_waiters();
+                worker.call();
                 warm::up(&worker);
             }
             Some(Command::Drain) => {
@@ -161,7 +162,7 @@ async fn obey(worker: Rc<Worker>, fleet: Arc<Fleet>, mut commands: UnboundedRece
                 // What waits on the sockets is accepted before they close.
                 tokio::task::yield_now().await;
                 worker.draining.set(true);
-                worker.changed.notify_waiters();
+                worker.call();
             }
             Some(Command::Stop) | None => return,
         }

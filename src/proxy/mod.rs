@@ -5,6 +5,7 @@ pub mod error;
 pub mod explain;
 pub mod http;
 pub mod record;
+pub mod resting;
 pub mod tcp;
 mod tunnel;
 pub mod warm;

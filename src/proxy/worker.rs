@@ -8,6 +8,7 @@ use std::net::{IpAddr, SocketAddr};
 use tokio::sync::Notify;
 
 use super::http::upload::Upload;
+use super::resting::Resting;
 use crate::base::rng::Rng;
 use crate::net::relay;
 use crate::pool::Pools;
@@ -27,7 +28,9 @@ pub struct Worker {
     pub access: access::Sender,
     /// The process is about to end: connections close when they are done with what runs.
     pub draining: Cell<bool>,
-    /// Wakes connections at rest, to see whether their listener still exists.
+    /// Connections of HTTP/1 at rest.
+    pub resting: Resting,
+    /// Wakes those of HTTP/2, to see whether their listener still exists.
     pub changed: Notify,
     /// Connections now.
     pub connections: Cell<usize>,
@@ -64,10 +67,17 @@ impl Worker {
             rng: RefCell::new(Rng::from_entropy()),
             access,
             draining: Cell::new(false),
+            resting: Resting::default(),
             changed: Notify::new(),
             connections: Cell::new(0),
             left: Notify::new(),
         }
+    }
+
+    /// Has all connections look whether they are to go on.
+    pub fn call(&self) {
+        self.resting.call();
+        self.changed.notify_waiters();
     }
 
     /// Whether connections of the listener in `slot` may go on after what they do now.

@@ -87,7 +87,6 @@ fn downstream(current: &Current, slot: usize, source: IpAddr, tls: bool) -> Down
     Downstream {
         worker: Rc::new(worker),
         peer: Peer { ip: source, port: None },
-        forwarded_for: source.to_string().into(),
         forwarding: Default::default(),
         tls,
         slot,

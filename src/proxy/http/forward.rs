@@ -120,7 +120,8 @@ fn add_forwarding(fields: &mut Fields, down: &Downstream, version: Version) {
     // Forwarded (RFC 7239 section 4) has IPv6 in brackets and quotes, and what is no token in quotes.
     let token = |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_');
     let quote: &[u8] = if host.iter().all(token) { b"" } else { b"\"" };
-    let client = down.forwarded_for.as_bytes();
+    let client = down.peer.ip.to_string();
+    let client = client.as_bytes();
     let (open, close): (&[u8], &[u8]) = match down.peer.ip {
         IpAddr::V4(_) => (b"for=", b""),
         IpAddr::V6(_) => (b"for=\"[", b"]\""),

@@ -34,9 +34,7 @@ use body::{RequestBody, ResponseBody};
 pub struct Downstream {
     pub worker: Rc<Worker>,
     pub peer: Peer,
-    /// The client's address for forwarding fields.
-    pub forwarded_for: Box<str>,
-    /// Those of its last request.
+    /// The forwarding fields of its last request.
     pub forwarding: RefCell<Option<Box<forward::Prepared>>>,
     pub tls: bool,
     /// Slot of the listener it came in by.

@@ -5,6 +5,7 @@
 
 mod bulk;
 mod end;
+mod life;
 mod send;
 mod wire;
 
@@ -18,8 +19,9 @@ use http::{Method, StatusCode, Version};
 use tokio::time::Instant;
 
 use self::end::{DRAIN, abort, drained, linger, say_goodbye};
+pub use self::life::serve;
 use self::send::{Cut, Form};
-pub use self::wire::{ClientBody, Conn, Tunnel};
+pub use self::wire::{Client, ClientBody, Conn, Tunnel};
 use super::body::{RequestBody, ResponseBody, Upgraded};
 use super::{Request, Scope, request, respond, subject, version_label};
 use crate::fields::{Fields, Known};
@@ -36,126 +38,32 @@ use crate::proxy::drain::within_drain;
 use crate::proxy::record::{Record, Subject, line};
 use crate::snapshot::{Http, Listener};
 
-/// A connection that was busy keeps what its next request needs for so long: most requests follow soon.
-const WARM: Duration = Duration::from_millis(100);
-/// After a reload or a stop, how long a connection at rest may still bring a request that was on its way.
-const LAST_CALL: Duration = Duration::from_millis(500);
-
-/// What follows a burst of requests.
-enum Next {
-    /// Nothing came for so long.
-    Rest(Duration),
+/// Why no request follows.
+enum NoMore {
     Close,
     H2,
 }
 
-/// Serves one connection until it closes; or gives it back, when the client speaks HTTP/2.
-pub async fn serve(conn: Rc<Conn>) -> Option<Rc<Conn>> {
-    let mut served = 0;
-    let mut rested = None;
-    loop {
-        if conn.wire.borrow().read.is_empty() && !rest(&conn, rested).await {
-            break;
-        }
-        // In a box, so that a connection at rest does not hold the room its requests need.
-        match Box::pin(burst(&conn, &mut served)).await {
-            Next::Rest(already) => {
-                rested = Some(already);
-                conn.rest();
-            }
-            Next::Close => break,
-            Next::H2 => return Some(conn),
-        }
-    }
-    None
-}
-
-/// Waits for the first byte of a request, holding nothing. `rested`: for how long it has waited since the last one; the
-/// first has none before it. `false`: none comes.
-async fn rest(conn: &Conn, rested: Option<Duration>) -> bool {
-    let worker = &conn.down.worker;
-    {
-        let held = worker.snapshot.get();
-        let Some(http) = held.listener(conn.down.slot).and_then(|l| l.http()) else {
-            return false;
-        };
-        let timeout = match rested {
-            None => http.header_timeout,
-            Some(rested) => http.idle_timeout.saturating_sub(rested),
-        };
-        conn.wire.borrow_mut().deadline.set(timeout);
-    }
-    let mut changed = std::pin::pin!(worker.changed.notified());
-    // It was not told of what changed while it was busy.
-    let mut last_call = !worker.keeps(conn.down.slot);
-    if last_call {
-        conn.wire.borrow_mut().deadline.set(LAST_CALL);
-    }
-    std::future::poll_fn(|cx| {
-        if let Poll::Ready(read) = conn.poll_first(cx) {
-            conn.wire.borrow_mut().deadline.clear();
-            return Poll::Ready(matches!(read, Ok(n) if n > 0));
-        }
-        while !last_call && changed.as_mut().poll(cx).is_ready() {
-            if worker.keeps(conn.down.slot) {
-                changed.set(worker.changed.notified());
-            } else {
-                last_call = true;
-                conn.wire.borrow_mut().deadline.set(LAST_CALL);
-            }
-        }
-        conn.wire.borrow_mut().deadline.poll(cx).map(|()| false)
-    })
-    .await
-}
-
-/// Requests as long as each follows soon on the one before.
-async fn burst(conn: &Rc<Conn>, served: &mut u64) -> Next {
-    loop {
-        let (ended, idle_timeout) = match next(conn, served).await {
-            Ok(answered) => answered,
-            Err(next) => return next,
-        };
-        if !conn.wire.borrow().read.is_empty() {
-            continue;
-        }
-        let warm = WARM.min(idle_timeout);
-        conn.wire.borrow_mut().deadline.set_at(ended + warm);
-        let more = std::future::poll_fn(|cx| {
-            if let Poll::Ready(read) = conn.poll_first(cx) {
-                conn.wire.borrow_mut().deadline.clear();
-                let gone = !matches!(read, Ok(n) if n > 0);
-                return Poll::Ready(gone.then_some(Next::Close));
-            }
-            let cold = conn.wire.borrow_mut().deadline.poll(cx);
-            cold.map(|()| Some(Next::Rest(warm)))
-        });
-        if let Some(next) = more.await {
-            return next;
-        }
-    }
-}
-
 /// One request, of which the first bytes are there. Tells when it had been answered, and how long the next may take to
 /// come.
-async fn next(conn: &Rc<Conn>, served: &mut u64) -> Result<(Instant, Duration), Next> {
+async fn next(conn: &Rc<Conn>, served: &mut u64) -> Result<(Instant, Duration), NoMore> {
     let held = conn.down.worker.snapshot.get();
-    let listener = held.listener(conn.down.slot).ok_or(Next::Close)?;
-    let http = listener.http().ok_or(Next::Close)?;
+    let listener = held.listener(conn.down.slot).ok_or(NoMore::Close)?;
+    let http = listener.http().ok_or(NoMore::Close)?;
     let head = match read_head(conn, http, *served == 0).await {
         Ok(head) => head,
-        Err(NoHead::H2) => return Err(Next::H2),
-        Err(NoHead::Gone) => return Err(Next::Close),
+        Err(NoHead::H2) => return Err(NoMore::H2),
+        Err(NoHead::Gone) => return Err(NoMore::Close),
         Err(NoHead::Refused(refusal)) => {
             refuse(conn, listener, http, held.access_log, refusal).await;
-            return Err(Next::Close);
+            return Err(NoMore::Close);
         }
     };
     *served += 1;
     let last = http.max_requests.is_some_and(|max| *served >= max) || !conn.down.worker.keeps(conn.down.slot);
     let ended = exchange(conn, listener, http, held.access_log, head, last).await;
     conn.count(conn.wire.borrow().desync.map_or(Class::Compliant, Reason::class));
-    ended.map(|at| (at, http.idle_timeout)).ok_or(Next::Close)
+    ended.map(|at| (at, http.idle_timeout)).ok_or(NoMore::Close)
 }
 
 /// Why there is no request.

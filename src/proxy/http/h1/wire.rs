@@ -30,7 +30,14 @@ const BULK_READ: usize = 64 * 1024;
 /// Bytes that may wait behind the current request: those of a client that does not wait for answers.
 const MAX_AHEAD: usize = 16 * 1024;
 
-/// One connection, shared by the driver and by the body of the current request.
+/// A connection without what requests need.
+pub struct Client {
+    pub down: Downstream,
+    pub live: std::sync::Arc<Live>,
+    pub io: Io,
+}
+
+/// One connection that is busy, shared by the driver and by the body of the current request.
 pub struct Conn {
     pub down: Downstream,
     pub live: std::sync::Arc<Live>,
@@ -59,8 +66,28 @@ pub struct Wire {
     bulk: bool,
 }
 
+impl Client {
+    /// Waits for bytes without holding room for them; none at the end.
+    pub fn poll_first(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<BytesMut>> {
+        let read = ready!(with_room(|room| {
+            let mut buf = ReadBuf::new(room);
+            let polled = Pin::new(&mut self.io).poll_read(cx, &mut buf);
+            polled.map_ok(|()| BytesMut::from(buf.filled()))
+        }))?;
+        self.count_in(read.len());
+        Poll::Ready(Ok(read))
+    }
+
+    fn count_in(&self, n: usize) {
+        let series = self.live.series.local(self.down.worker.id);
+        series.bytes_in.add(n as u64);
+    }
+}
+
 impl Conn {
-    pub fn new(down: Downstream, live: std::sync::Arc<Live>, io: Io, read: BytesMut) -> Self {
+    /// `read`: bytes of it that are there.
+    pub fn new(client: Client, read: BytesMut) -> Self {
+        let Client { down, live, io } = client;
         let wire = Wire {
             io,
             read,
@@ -134,10 +161,12 @@ impl Conn {
         Pin::new(&mut wire.io).poll_flush(cx)
     }
 
-    /// Gives back what a connection at rest does not need.
-    pub fn rest(&self) {
-        self.down.forwarding.take();
-        self.wire.borrow_mut().rest();
+    /// Gives back what a connection at rest does not need; with it, bytes that were read.
+    pub fn rest(self) -> (Box<Client>, BytesMut) {
+        let Self { down, live, wire } = self;
+        down.forwarding.take();
+        let Wire { io, read, .. } = wire.into_inner();
+        (Box::new(Client { down, live, io }), read)
     }
 
     /// Counts a request that has ended.
@@ -155,14 +184,6 @@ impl Conn {
 }
 
 impl Wire {
-    fn rest(&mut self) {
-        self.out.release();
-        if self.read.is_empty() {
-            self.read = BytesMut::new();
-        }
-        self.bulk = false;
-    }
-
     fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         self.read.reserve(if self.bulk { BULK_READ } else { READ });
         let n = ready!(tokio_read(&mut self.io, cx, &mut self.read))?;

@@ -21,6 +21,7 @@ use tokio::time::Instant;
 
 use self::wire::{SharedWire, Wire};
 use super::body::{RequestBody, ResponseBody};
+use super::h1::Client;
 use super::{Downstream, Request, Scope, request, respond, version_label};
 use crate::fields::{Fields, Known, Set};
 use crate::h1::host;
@@ -30,8 +31,7 @@ use crate::net::local::LocalExec;
 use crate::net::pace::Pace;
 use crate::proxy::error::ProxyError;
 use crate::proxy::record::{Record, Subject, line};
-use crate::snapshot::{Http, Listener, Live};
-use crate::tls::io::Io;
+use crate::snapshot::{Http, Listener};
 
 /// Flow-control windows for what clients send, per stream and per connection.
 const STREAM_WINDOW: u32 = 64 * 1024;
@@ -64,7 +64,8 @@ struct Streams {
 }
 
 /// Serves one connection until it closes. `read`: bytes that came before.
-pub async fn serve(down: Downstream, live: std::sync::Arc<Live>, io: Io, read: BytesMut) {
+pub async fn serve(client: Client, read: BytesMut) {
+    let Client { down, live, io } = client;
     let worker = down.worker.clone();
     let slot = down.slot;
     let (limits, write_timeout, idle_timeout) = {
