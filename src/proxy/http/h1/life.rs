@@ -36,8 +36,13 @@ enum Lull {
 pub async fn serve(mut client: Box<Client>) -> Option<(Box<Client>, BytesMut)> {
     let mut served = 0;
     let mut rested = None;
+    // Most clients send a request with the packet that ends TCP's handshake: no event has to be waited for.
+    let mut came = client.read_now();
     loop {
-        let read = rest(&mut client, rested).await?;
+        let read = match came.take() {
+            Some(read) => read,
+            None => rest(&mut client, rested).await?,
+        };
         // In a box, so that a connection at rest does not hold the room its requests need.
         match Box::pin(burst(client, read, &mut served)).await {
             Next::Rest(cold, already) => {

@@ -67,6 +67,18 @@ pub struct Wire {
 }
 
 impl Client {
+    /// What has arrived on a new connection in the clear.
+    pub fn read_now(&self) -> Option<BytesMut> {
+        let Io::Plain(stream) = &self.io else { return None };
+        let read = with_room(|room| match stream.take_now(room) {
+            Ok(n) if n > 0 => room.get(..n).map(BytesMut::from),
+            // The end, or an error: found again when it is waited for.
+            _ => None,
+        })?;
+        self.count_in(read.len());
+        Some(read)
+    }
+
     /// Waits for bytes without holding room for them; none at the end.
     pub fn poll_first(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<BytesMut>> {
         let read = ready!(with_room(|room| {
