@@ -445,9 +445,14 @@ fn files_take_no_more_than_they_may() {
     let with =
         |size: &str| config(&origin, folder.path(), size, "").replace("memory = \"16MiB\"", "memory = \"64MiB\"");
     let proxy = scanned(Proxy::start(&with("32MiB")));
+    // Each is on the disk before the next is asked for: none is dropped because too many are in line.
     let fill = |proxy: &Proxy, from: usize| {
-        for n in from..from + 100 {
-            ask(proxy, "GET", &format!("/{n}/500000"), "");
+        let taken =
+            || proxy.metric("evenkeel_cache_disk_entries") + proxy.metric("evenkeel_cache_disk_evictions_total");
+        let before = taken();
+        for n in 0..100 {
+            ask(proxy, "GET", &format!("/{}/500000", from + n), "");
+            eventually("it is written", || taken() > before + n as f64);
         }
     };
     fill(&proxy, 0);
