@@ -229,6 +229,7 @@ fn upstreams(snapshot: &Snapshot, leaving: &[Former]) -> Vec<MetricFamily> {
     let mut draining = Family::gauge(names::ENDPOINT_DRAINING);
     let mut weight = Family::gauge(names::ENDPOINT_WEIGHT);
     let mut idle = Family::gauge(names::ENDPOINT_IDLE);
+    let mut connections = Family::gauge(names::ENDPOINT_CONNECTIONS);
     let mut replays = Family::counter(names::ENDPOINT_REPLAYS);
     let mut retries = Family::counter(names::RETRIES);
     let mut denied = Family::counter(names::RETRIES_DENIED);
@@ -254,6 +255,7 @@ fn upstreams(snapshot: &Snapshot, leaving: &[Former]) -> Vec<MetricFamily> {
             weight.add(&labels, f64::from(orders.weight(member.weight)));
             active.add(&labels, f64::from(endpoint.active()));
             idle.add(&labels, endpoint.series.sum(|s| &s.idle) as f64);
+            connections.add(&labels, f64::from(endpoint.links.now()));
             replays.add(&labels, endpoint.series.sum(|s| &s.replays) as f64);
             for outcome in Outcome::ALL {
                 let n = endpoint.series.sum(|s| s.outcome(outcome));
@@ -285,6 +287,7 @@ fn upstreams(snapshot: &Snapshot, leaving: &[Former]) -> Vec<MetricFamily> {
         weight,
         active,
         idle,
+        connections,
         replays,
         attempts,
         latency,

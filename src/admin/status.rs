@@ -184,6 +184,9 @@ struct EndpointStatus {
     replays_total: u64,
     /// How many may be active now.
     limit: Option<u32>,
+    /// All there are, and how many there may be.
+    connections: u32,
+    connections_limit: Option<u32>,
     attempts: BTreeMap<&'static str, u64>,
     latency: Option<Latency>,
 }
@@ -423,6 +426,8 @@ fn upstream(upstream: &Upstream, sources: Option<&Vec<Arc<Report>>>) -> Upstream
                     idle_limit_seconds: endpoint.idle.limit(coarse_ms()).map(|ms| f64::from(ms) / 1e3),
                     replays_total: endpoint.series.sum(|s| &s.replays),
                     limit: endpoint.limit.get(),
+                    connections: endpoint.links.now(),
+                    connections_limit: endpoint.links.limit(),
                     attempts: Outcome::ALL.into_iter().map(counted).collect(),
                     latency: quantiles(&latency),
                 }

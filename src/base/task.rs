@@ -14,6 +14,11 @@ pub fn spawn(task: impl Future<Output = ()> + Send + 'static) -> Handle {
     Handle(tokio::spawn(task).abort_handle())
 }
 
+/// The same on this thread's own set of tasks. Panics outside of one, as `tokio::task::spawn_local` does.
+pub fn spawn_local(task: impl Future<Output = ()> + 'static) -> Handle {
+    Handle(tokio::task::spawn_local(task).abort_handle())
+}
+
 impl Drop for Handle {
     fn drop(&mut self) {
         self.0.abort();

@@ -281,13 +281,15 @@ pub struct Upstream {
     pub address_family: Families,
 }
 
-/// At least one of the first three is set.
+/// At least one of the first four is set.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Limits {
     /// Requests (Layer 4: connections) under way in all.
     pub max_active: Option<u32>,
     /// The same at each endpoint.
     pub max_active_per_endpoint: Option<u32>,
+    /// Connections to each endpoint, of all workers.
+    pub max_connections_per_endpoint: Option<u32>,
     /// Each endpoint's limit is found out, below the fixed one.
     pub adaptive: Option<policy::adaptive::Spec>,
     /// Who may wait for room (1024 for 3 s).

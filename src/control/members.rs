@@ -3,7 +3,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use tokio::sync::Notify;
 
@@ -11,9 +11,11 @@ use super::sources::Found;
 use crate::config::plan::{Plan, Upstream};
 use crate::discovery::MAX_ENDPOINTS;
 use crate::endpoint::duty::{By, Duty};
+use crate::endpoint::links::Links;
 use crate::endpoint::{Health, State};
 use crate::net::addr::{DialAddr, EndpointAddr};
 use crate::net::race::Addrs;
+use crate::pool::Protocol;
 use crate::upstream::Member;
 
 /// Tells who came and who left, the first of them by name.
@@ -55,6 +57,8 @@ type States = HashMap<DialAddr, Arc<State>>;
 pub struct Members {
     workers: usize,
     states: HashMap<Arc<str>, States>,
+    /// Connections of endpoints that are gone: should one of them come back, they still count.
+    left: HashMap<(Arc<str>, DialAddr), Weak<Links>>,
     next: u32,
 }
 
@@ -63,14 +67,29 @@ impl Members {
         Self {
             workers,
             states: HashMap::new(),
+            left: HashMap::new(),
             next: 0,
         }
     }
 
     /// Forgets upstreams that `plan` does not have.
     pub fn keep(&mut self, plan: &Plan) {
-        self.states
-            .retain(|name, _| plan.upstreams.iter().any(|upstream| upstream.name == *name));
+        let is_gone = |name: &&Arc<str>| !plan.upstreams.iter().any(|upstream| upstream.name == **name);
+        let gone: Vec<_> = self.states.keys().filter(is_gone).cloned().collect();
+        for name in gone {
+            let states = self.states.remove(&name).unwrap_or_default();
+            self.part(&name, states);
+        }
+    }
+
+    /// Remembers the connections of what was forgotten, for as long as there are any.
+    fn part(&mut self, upstream: &Arc<str>, states: impl IntoIterator<Item = (DialAddr, Arc<State>)>) {
+        self.left.retain(|_, links| links.strong_count() > 0);
+        let left = states.into_iter().map(|(addr, state)| {
+            let links = Arc::downgrade(&state.links);
+            ((upstream.clone(), addr), links)
+        });
+        self.left.extend(left);
     }
 
     /// The members of `upstream`; endpoints that are no longer among them are forgotten.
@@ -121,6 +140,9 @@ impl Members {
                     limits.and_then(|limits| limits.max_active_per_endpoint),
                     limits.and_then(|limits| limits.adaptive),
                 );
+                state
+                    .links
+                    .set_limit(limits.and_then(|limits| limits.max_connections_per_endpoint));
                 let duty = if endpoint.draining {
                     Duty::Draining
                 } else {
@@ -137,6 +159,8 @@ impl Members {
                 });
             }
         }
+        let gone = old.into_iter().filter(|(addr, _)| !states.contains_key(addr));
+        self.part(&upstream.name, gone);
         self.states.insert(upstream.name.clone(), states);
         members
     }
@@ -148,7 +172,10 @@ impl Members {
         };
         let id = self.next;
         self.next += 1;
-        State::new(id, addr.clone(), configured.clone(), health, self.workers)
+        let left = self.left.remove(&(upstream.name.clone(), addr.clone()));
+        let links = left.and_then(|links| links.upgrade()).unwrap_or_default();
+        links.set_h2(upstream.protocol == Protocol::H2);
+        State::new(id, addr.clone(), configured.clone(), health, self.workers).with_links(links)
     }
 }
 

@@ -2,6 +2,7 @@
 
 pub mod duty;
 pub mod idle;
+pub mod links;
 pub mod record;
 pub mod streak;
 
@@ -11,6 +12,7 @@ use std::sync::atomic::{AtomicU8, AtomicU32, Ordering::Relaxed};
 use tokio::sync::Notify;
 
 use self::latency::PeakEwma;
+use self::links::Links;
 use self::ramp::Ramp;
 use self::record::Record;
 use self::streak::Streak;
@@ -68,6 +70,8 @@ pub struct State {
     pub tally: Tally,
     /// How many may be.
     pub limit: Limit,
+    /// Its connections.
+    pub links: Arc<Links>,
     /// What is told to people about its health.
     pub record: Record,
     /// Failures in a row, and whether they have taken it out.
@@ -93,6 +97,7 @@ impl State {
             ramp: Ramp::default(),
             tally: Tally::default(),
             limit: Limit::default(),
+            links: Arc::default(),
             record: Record::default(),
             streak: Streak::default(),
             series: EndpointSeries::new(workers),
@@ -103,6 +108,11 @@ impl State {
     /// The same, found by `sources`, which should ask again when it cannot be reached.
     pub fn found_by(self, sources: Vec<Arc<Notify>>) -> Self {
         Self { sources, ..self }
+    }
+
+    /// The same, with connections that were made before it came.
+    pub fn with_links(self, links: Arc<Links>) -> Self {
+        Self { links, ..self }
     }
 
     /// It cannot be reached: perhaps it is elsewhere by now.
@@ -140,6 +150,11 @@ impl State {
     /// Requests (Layer 4: connections) under way now.
     pub fn active(&self) -> u32 {
         self.active.load(Relaxed)
+    }
+
+    /// Whether `active` may be under way, by its limit and by its connections.
+    pub fn allows(&self, active: u32) -> bool {
+        self.limit.allows(active) && self.links.allow(active)
     }
 
     /// Counts one request as under way until the guard is dropped.

@@ -22,12 +22,25 @@ pub enum Opening {
 
 /// Connects, with Nagle's algorithm off. The caller gives the deadline; dropping the future gives up.
 pub async fn connect(addr: &DialAddr, opening: Opening) -> io::Result<Stream> {
-    match addr {
-        DialAddr::Ip(addr) => connect_tcp(*addr, opening).await,
-        DialAddr::Unix(path) => Ok(Stream::Unix(UnixStream::connect(path).await?)),
+    let (stream, ()) = connect_with(addr, opening, (), || Some(())).await?;
+    Ok(stream)
+}
+
+/// As [`connect`], with a right to have a connection, which comes back with it. Where several addresses are tried at
+/// once, each has one of its own from `another`, for as long as its socket is open.
+pub async fn connect_with<R: Send + 'static>(
+    addr: &DialAddr,
+    opening: Opening,
+    right: R,
+    another: impl Fn() -> Option<R>,
+) -> io::Result<(Stream, R)> {
+    let stream = match addr {
+        DialAddr::Ip(addr) => connect_tcp(*addr, opening).await?,
+        DialAddr::Unix(path) => Stream::Unix(UnixStream::connect(path).await?),
         // In a box: it is large, and few endpoints are so.
-        DialAddr::Any(addrs) => Box::pin(race::connect(addrs, opening)).await,
-    }
+        DialAddr::Any(addrs) => return Box::pin(race::connect(addrs, opening, right, another)).await,
+    };
+    Ok((stream, right))
 }
 
 /// To one address.

@@ -91,28 +91,37 @@ fn in_turns(addrs: &[SocketAddr]) -> Vec<SocketAddr> {
 }
 
 /// Connects to the first address that answers: one attempt after the other, the next one as soon as one fails or is
-/// silent for a while. Dropping the future gives up all of them.
-pub async fn connect(addrs: &Addrs, opening: Opening) -> io::Result<Stream> {
+/// silent for a while. Dropping the future gives up all of them. Each attempt has a right of its own, the first `right`, those
+/// beside it what `another` has for them; without one they wait until another attempt has failed.
+pub async fn connect<R: Send + 'static>(
+    addrs: &Addrs,
+    opening: Opening,
+    right: R,
+    another: impl Fn() -> Option<R>,
+) -> io::Result<(Stream, R)> {
     let list = addrs.get();
-    let mut left = list.iter().copied();
+    let mut left = list.iter().copied().peekable();
     let mut attempts = JoinSet::new();
     let mut last = io::Error::other("the name has no address");
+    let mut unused = Some(right);
     loop {
-        let more = left.next();
-        if let Some(addr) = more {
-            attempts.spawn(async move { (addr, connect_tcp(addr, opening).await) });
+        if left.peek().is_some()
+            && let Some(right) = unused.take().or_else(&another)
+            && let Some(addr) = left.next()
+        {
+            attempts.spawn(async move { (addr, connect_tcp(addr, opening).await, right) });
         }
         tokio::select! {
             biased;
             Some(ended) = attempts.join_next() => match ended {
-                Ok((addr, Ok(stream))) => {
+                Ok((addr, Ok(stream), right)) => {
                     addrs.prefer(addr);
-                    return Ok(stream);
+                    return Ok((stream, right));
                 }
-                Ok((_, Err(e))) => last = e,
+                Ok((_, Err(e), right)) => (last, unused) = (e, Some(right)),
                 Err(e) => last = io::Error::other(e),
             },
-            () = sleep(NEXT), if more.is_some() => {}
+            () = sleep(NEXT), if left.peek().is_some() => {}
             else => return Err(last),
         }
     }
@@ -161,6 +170,19 @@ mod tests {
         list.iter().map(|addr| addr.parse().unwrap()).collect()
     }
 
+    /// An address with a full backlog: its SYNs are dropped.
+    async fn silent() -> ((socket2::Socket, Vec<Stream>), SocketAddr) {
+        let full = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+        full.bind(&addrs(&["127.0.0.3:0"])[0].into()).unwrap();
+        full.listen(0).unwrap();
+        let silent = full.local_addr().unwrap().as_socket().unwrap();
+        let mut held = Vec::new();
+        while let Ok(stream) = timeout(Duration::from_millis(50), connect_tcp(silent, Opening::Unknown)).await {
+            held.push(stream.unwrap());
+        }
+        ((full, held), silent)
+    }
+
     #[test]
     fn families_take_turns_and_what_answered_comes_first() {
         let list = addrs(&["10.0.0.1:1", "10.0.0.2:1", "[::1]:1"]);
@@ -182,31 +204,40 @@ mod tests {
         let refused = addrs(&["127.0.0.2:1"])[0];
         let all = Addrs::new("a.test".into(), &[refused, addr]);
         let begun = Instant::now();
-        connect(&all, Opening::Unknown).await.unwrap();
+        connect(&all, Opening::Unknown, (), || Some(())).await.unwrap();
         assert!(begun.elapsed() < NEXT, "the refusal was waited for");
         assert_eq!(all.get()[0], addr, "what answered comes first");
 
-        // A full backlog: its SYNs are dropped.
-        let full = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
-        full.bind(&addrs(&["127.0.0.3:0"])[0].into()).unwrap();
-        full.listen(0).unwrap();
-        let silent = full.local_addr().unwrap().as_socket().unwrap();
-        let mut held = Vec::new();
-        while let Ok(stream) = timeout(Duration::from_millis(50), connect_tcp(silent, Opening::Unknown)).await {
-            held.push(stream.unwrap());
-        }
+        let (_held, silent) = silent().await;
         let all = Addrs::new("a.test".into(), &[silent, addr]);
         let begun = Instant::now();
-        connect(&all, Opening::Unknown).await.unwrap();
+        connect(&all, Opening::Unknown, (), || Some(())).await.unwrap();
         assert!(begun.elapsed() >= NEXT, "the first address has its time");
     }
 
     #[tokio::test]
     async fn when_nobody_answers_the_last_error_is_told() {
         let none = Addrs::new("a.test".into(), &[]);
-        assert!(connect(&none, Opening::Unknown).await.is_err());
+        assert!(connect(&none, Opening::Unknown, (), || None).await.is_err());
         let refused = Addrs::new("a.test".into(), &addrs(&["127.0.0.2:1", "127.0.0.3:1"]));
-        let error = connect(&refused, Opening::Unknown).await.unwrap_err();
+        let error = connect(&refused, Opening::Unknown, (), || None).await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
+    }
+
+    #[tokio::test]
+    async fn each_attempt_has_a_right_of_its_own() {
+        let open = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let addr = open.local_addr().unwrap();
+        let (_held, silent) = silent().await;
+        let all = || Addrs::new("a.test".into(), &[silent, addr]);
+        // Without another the second address has to wait for the first to fail, which it does not.
+        let alone = all();
+        let begun = connect(&alone, Opening::Unknown, 1, || None);
+        assert!(timeout(NEXT * 3, begun).await.is_err());
+        let (_, right) = connect(&all(), Opening::Unknown, 1, || Some(2)).await.unwrap();
+        assert_eq!(right, 2, "that of the attempt that won");
+        let refused = Addrs::new("a.test".into(), &[addrs(&["127.0.0.2:1"])[0], addr]);
+        let (_, right) = connect(&refused, Opening::Unknown, 1, || None).await.unwrap();
+        assert_eq!(right, 1, "what has failed needs none any more");
     }
 }

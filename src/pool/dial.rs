@@ -10,6 +10,7 @@ use rustls::pki_types::ServerName;
 use tokio_rustls::{TlsConnector, TlsStream};
 
 use crate::endpoint::State;
+use crate::endpoint::links::Link;
 use crate::net::addr::EndpointAddr;
 use crate::net::dial::{self, Opening};
 use crate::net::nofile::exhausted;
@@ -56,15 +57,18 @@ pub struct Tls {
 #[derive(Debug)]
 pub struct Connected {
     pub io: Io,
-    pub h2: bool,
+    /// Counts it; dropped after it.
+    pub link: Link,
 }
 
 /// Why there is no connection.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub enum DialError {
-    Failed(io::Error),
+    /// There are as many as may be, and none was closed in time: no fault of the endpoint.
+    Full(Duration),
+    Failed(Arc<io::Error>),
     Timeout(Duration),
-    Tls(io::Error),
+    Tls(Arc<io::Error>),
     TlsTimeout(Duration),
 }
 
@@ -78,6 +82,10 @@ impl DialError {
 impl std::fmt::Display for DialError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
+            Self::Full(after) => write!(
+                f,
+                "it has as many connections as it may, and none was closed within {after:?}"
+            ),
             Self::Failed(e) => write!(f, "cannot connect: {e}"),
             Self::Timeout(after) => write!(f, "no connection within {after:?}"),
             Self::Tls(e) => write!(f, "TLS handshake failed: {e}"),
@@ -115,29 +123,57 @@ impl Dialer {
         self.protocol == Protocol::H2 || (self.protocol == Protocol::Auto && self.tls.is_some())
     }
 
-    /// Connects for HTTP.
-    pub async fn connect(&self, endpoint: &State) -> Result<Connected, DialError> {
-        let io = self
-            .bounded(endpoint, self.tls.as_ref().map(|t| &t.http), Opening::Ours)
-            .await?;
-        let h2 = match (&io, self.protocol) {
+    /// Whether HTTP/2 is spoken over `io`, made by [`Self::connect`].
+    pub(super) fn is_h2(&self, io: &Io) -> bool {
+        match (io, self.protocol) {
             (_, Protocol::H2) => true,
             (_, Protocol::Http1) | (Io::Plain(_), Protocol::Auto) => false,
             (Io::Tls(tls), Protocol::Auto) => tls.get_ref().1.alpn_protocol() == Some(b"h2"),
-        };
-        Ok(Connected { io, h2 })
+        }
+    }
+
+    /// Whether `endpoint` will speak HTTP/2, as far as is known.
+    pub(super) fn expects_h2(&self, endpoint: &State) -> bool {
+        match self.protocol {
+            Protocol::H2 => true,
+            Protocol::Http1 => false,
+            Protocol::Auto => self.tls.is_some() && endpoint.links.speak_h2(),
+        }
+    }
+
+    /// Connects for HTTP.
+    pub async fn connect(&self, endpoint: &State) -> Result<Connected, DialError> {
+        self.counted(endpoint, self.tls.as_ref().map(|t| &t.http), Opening::Ours)
+            .await
     }
 
     /// Connects for HTTP without ALPN, for what may become a tunnel.
-    pub async fn connect_raw(&self, endpoint: &State) -> Result<Io, DialError> {
+    pub async fn connect_raw(&self, endpoint: &State) -> Result<Connected, DialError> {
         self.connect_l4(endpoint, Opening::Ours).await
     }
 
     /// Connects for Layer 4.
-    pub async fn connect_l4(&self, endpoint: &State, opening: Opening) -> Result<Io, DialError> {
+    pub async fn connect_l4(&self, endpoint: &State, opening: Opening) -> Result<Connected, DialError> {
         let config = self.tls.as_ref().map(|t| &t.raw);
         let opening = if config.is_some() { Opening::Ours } else { opening };
-        self.bounded(endpoint, config, opening).await
+        self.counted(endpoint, config, opening).await
+    }
+
+    /// Once there may be one more, which takes `connect_timeout` at most.
+    async fn counted(
+        &self,
+        endpoint: &State,
+        config: Option<&Arc<rustls::ClientConfig>>,
+        opening: Opening,
+    ) -> Result<Connected, DialError> {
+        let link = match endpoint.links.try_open() {
+            Some(link) => link,
+            // In a box: hardly anybody has to wait.
+            None => Box::pin(endpoint.links.open(self.connect_timeout))
+                .await
+                .ok_or(DialError::Full(self.connect_timeout))?,
+        };
+        self.bounded(endpoint, config, opening, link).await
     }
 
     async fn bounded(
@@ -145,14 +181,17 @@ impl Dialer {
         endpoint: &State,
         config: Option<&Arc<rustls::ClientConfig>>,
         opening: Opening,
-    ) -> Result<Io, DialError> {
+        link: Link,
+    ) -> Result<Connected, DialError> {
         let shaking = Cell::new(false);
+        let another = || endpoint.links.try_open();
         let work = async {
-            let stream = dial::connect(&endpoint.addr, opening)
+            let (stream, link) = dial::connect_with(&endpoint.addr, opening, link, another)
                 .await
-                .map_err(DialError::Failed)?;
+                .map_err(|e| DialError::Failed(Arc::new(e)))?;
             let Some(config) = config else {
-                return Ok(Io::Plain(stream));
+                let io = Io::Plain(stream);
+                return Ok(Connected { io, link });
             };
             let name = self.server_name(&endpoint.configured)?;
             // In a box: a connection without TLS should not carry the room that a handshake takes.
@@ -165,8 +204,9 @@ impl Dialer {
                     .await
                     .map_err(|_| DialError::TlsTimeout(limit))?,
             };
-            let tls = tls.map_err(DialError::Tls)?;
-            Ok(Io::Tls(Box::new(TlsStream::Client(tls))))
+            let tls = tls.map_err(|e| DialError::Tls(Arc::new(e)))?;
+            let io = Io::Tls(Box::new(TlsStream::Client(tls)));
+            Ok(Connected { io, link })
         };
         let connected = tokio::time::timeout(self.connect_timeout, work)
             .await
@@ -183,7 +223,7 @@ impl Dialer {
     fn server_name(&self, configured: &EndpointAddr) -> Result<ServerName<'static>, DialError> {
         match self.tls.as_ref().and_then(|t| t.server_name.clone()) {
             Some(name) => Ok(name),
-            None => client::name_of(configured).map_err(|e| DialError::Tls(io::Error::other(e))),
+            None => client::name_of(configured).map_err(|e| DialError::Tls(Arc::new(io::Error::other(e)))),
         }
     }
 }

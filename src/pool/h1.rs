@@ -11,6 +11,8 @@ use bytes::BytesMut;
 use http::Method;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use super::dial::Connected;
+use crate::endpoint::links::Link;
 use crate::h1::decode::{BodyError, Decoder, Step};
 use crate::h1::head::{HeadSearch, Limits};
 use crate::h1::response::{self, ResponseError, ResponseHead};
@@ -35,6 +37,8 @@ const LITTLE_READ: usize = 4 * 1024;
 #[derive(Debug)]
 pub struct H1 {
     pub io: Io,
+    /// Counts it; dropped after it.
+    _link: Link,
     pub read: BytesMut,
     /// To be written.
     pub out: Outbox,
@@ -89,9 +93,10 @@ pub enum ReadError {
 }
 
 impl H1 {
-    pub fn new(io: Io) -> Self {
+    pub fn new(Connected { io, link }: Connected) -> Self {
         Self {
             io,
+            _link: link,
             read: BytesMut::new(),
             out: Outbox::default(),
             deadline: Deadline::default(),
@@ -316,7 +321,10 @@ mod tests {
     use std::io::{Read, Write};
     use std::net::{Shutdown, TcpListener, TcpStream};
 
+    use std::sync::Arc;
+
     use super::*;
+    use crate::endpoint::links::Links;
     use crate::net::stream::Stream;
 
     /// A connection and its other end.
@@ -325,7 +333,11 @@ mod tests {
         let stream = tokio::net::TcpStream::connect(listener.local_addr().unwrap());
         let stream = stream.await.unwrap();
         stream.set_nodelay(true).unwrap();
-        (H1::new(Io::Plain(Stream::Tcp(stream))), listener.accept().unwrap().0)
+        let connected = Connected {
+            io: Io::Plain(Stream::Tcp(stream)),
+            link: Arc::<Links>::default().try_open().unwrap(),
+        };
+        (H1::new(connected), listener.accept().unwrap().0)
     }
 
     async fn send(conn: &mut H1, bytes: &[u8]) {

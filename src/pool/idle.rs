@@ -144,6 +144,11 @@ impl<C> Resting<C> {
         }
     }
 
+    /// Closes the one that has rested longest. `false`: there is none.
+    pub fn close_oldest(&mut self) -> bool {
+        self.0.pop_front().is_some()
+    }
+
     pub fn len(&self) -> usize {
         self.0.len()
     }

@@ -1,6 +1,8 @@
 //! Connections to endpoints, kept by each worker for itself: idle HTTP/1 ones, shared HTTP/2 ones.
 
 pub mod dial;
+mod dialling;
+mod giving;
 pub mod h1;
 pub mod h2;
 pub mod idle;
@@ -9,16 +11,15 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 
-use http_body::Body;
-use tokio::sync::Notify;
-
 use crate::base::clock::coarse_ms;
+use crate::base::task::Handle;
 use crate::endpoint::State;
 use crate::endpoint::duty::Duty;
 use crate::telemetry::shard::WorkerId;
 pub use dial::{DialError, Dialer, Protocol};
+use dialling::{Dialling, Made};
 use h1::H1;
-use h2::{H2Lease, Shared};
+use h2::{H2Lease, Payload, Shared};
 use idle::{Keep, Resting};
 
 /// A connection taken out of the pool, or just made.
@@ -48,9 +49,10 @@ struct Slot<B> {
     endpoint: Option<Arc<State>>,
     idle: Resting<Rc<RefCell<H1>>>,
     shared: Vec<Shared<B>>,
-    /// ALPN or the configuration said HTTP/2: new requests wait for a connection being made.
-    speaks_h2: bool,
-    connecting: Option<Rc<Notify>>,
+    /// The HTTP/2 connection being made: new requests wait for it.
+    dialling: Option<Rc<Dialling>>,
+    /// Closes connections here when others need them, where their number is limited.
+    giving: Option<Handle>,
 }
 
 impl<B> Default for Slot<B> {
@@ -59,25 +61,20 @@ impl<B> Default for Slot<B> {
             endpoint: None,
             idle: Resting::default(),
             shared: Vec::new(),
-            speaks_h2: false,
-            connecting: None,
+            dialling: None,
+            giving: None,
         }
     }
 }
 
-impl<B> Pools<B>
-where
-    B: Body + Unpin + 'static,
-    B::Data: Send,
-    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-{
+impl<B: Payload> Pools<B> {
     /// For worker `worker`.
-    pub fn new(worker: WorkerId) -> Self {
-        Self {
+    pub fn new(worker: WorkerId) -> Rc<Self> {
+        Rc::new(Self {
             worker,
             slots: RefCell::default(),
             tick: Cell::new(0),
-        }
+        })
     }
 
     /// A connection that is ready now. `careful` is for requests that cannot be sent twice: only what has rested
@@ -99,52 +96,31 @@ where
         slot.shared.retain(|s| s.epoch == dialer.epoch() && !s.send.is_closed());
         let shared = slot.shared.iter_mut().find(|s| s.has_room())?;
         shared.used = self.tick.get();
-        Some(Lease::H2(shared.lease(true)))
+        Some(Lease::H2(shared.lease()))
     }
 
-    /// Makes a connection. Requests for an HTTP/2 endpoint wait for one being made rather than make many.
-    pub async fn connect(&self, endpoint: &Arc<State>, dialer: &Dialer) -> Result<Lease<B>, DialError> {
-        loop {
-            let wait = self.with_slot(endpoint, |slot| {
-                let h2 = slot.speaks_h2 || dialer.protocol == Protocol::H2;
-                match &slot.connecting {
-                    Some(notify) if h2 => Some(notify.clone()),
-                    _ => {
-                        slot.connecting = h2.then(Rc::default);
-                        None
-                    }
-                }
-            });
-            let Some(notify) = wait else { break };
-            // The other's deadline bounds this wait; its guard wakes us however it ends.
-            notify.notified().await;
+    /// Makes a connection. Requests for an HTTP/2 endpoint wait for one being made rather than make many, and share its
+    /// failure. Takes three times `connect_timeout` at most: until there may be one more, to connect, to begin HTTP/2.
+    /// Only where many more wait than one connection has streams, those who found none left wait for another.
+    pub async fn connect(self: &Rc<Self>, endpoint: &Arc<State>, dialer: &Arc<Dialer>) -> Result<Lease<B>, DialError> {
+        while dialer.expects_h2(endpoint) {
+            self.dialling(endpoint, dialer).over().await?;
             if let Some(lease) = self.take(endpoint, dialer, false) {
                 return Ok(lease);
             }
+            // Closed as soon as it was made: there is nothing to wait for.
+            if self.with_slot(endpoint, |slot| slot.dialling.is_none() && slot.shared.is_empty()) {
+                break;
+            }
         }
-        let _guard = Connecting { pools: self, endpoint };
-        let connected = dialer.connect(endpoint).await?;
-        self.with_slot(endpoint, |slot| slot.speaks_h2 = connected.h2);
-        if !connected.h2 {
-            let conn = Rc::new(RefCell::new(H1::new(connected.io)));
-            return Ok(Lease::H1(H1Lease { conn, reused: false }));
+        match self.make(endpoint, dialer).await? {
+            Made::H1(conn) => Ok(Lease::H1(H1Lease { conn, reused: false })),
+            Made::H2(lease) => Ok(Lease::H2(lease)),
         }
-        let handshake = h2::handshake(connected.io, dialer.epoch(), dialer.connect_timeout);
-        let mut shared = tokio::time::timeout(dialer.connect_timeout, handshake)
-            .await
-            .map_err(|_| DialError::Timeout(dialer.connect_timeout))?
-            .map_err(|e| DialError::Failed(std::io::Error::other(e)))?;
-        shared.used = self.tick.get();
-        let lease = shared.lease(false);
-        self.with_slot(endpoint, |slot| {
-            slot.endpoint.get_or_insert_with(|| endpoint.clone());
-            slot.shared.push(shared);
-        });
-        Ok(Lease::H2(lease))
     }
 
-    /// Keeps a connection whose exchange has ended cleanly.
-    pub fn give_back(&self, endpoint: &Arc<State>, dialer: &Dialer, conn: Rc<RefCell<H1>>) {
+    /// Keeps a connection whose exchange has ended cleanly, unless somebody waits for it to be closed.
+    pub fn give_back(self: &Rc<Self>, endpoint: &Arc<State>, dialer: &Dialer, conn: Rc<RefCell<H1>>) {
         let announced = {
             let mut c = conn.borrow_mut();
             c.deadline.clear();
@@ -158,9 +134,12 @@ where
         if dialer.max_idle == 0 || keep.at_most == 0 || endpoint.orders.duty() != Duty::Active {
             return;
         }
+        if endpoint.links.waiting() > 0 {
+            return;
+        }
         self.with_slot(endpoint, |slot| {
-            slot.endpoint.get_or_insert_with(|| endpoint.clone());
             slot.idle.put(conn, dialer.epoch(), coarse_ms(), keep, dialer.max_idle);
+            self.hold(slot, endpoint);
         });
     }
 
@@ -176,7 +155,7 @@ where
 
     /// Once a second: closes what rested too long, was closed by the endpoint, or belongs to one that takes no work any
     /// more, and takes the buffers of the rest.
-    pub fn sweep(&self) {
+    pub fn sweep(self: &Rc<Self>) {
         let tick = self.tick.get().wrapping_add(1);
         self.tick.set(tick);
         let now = coarse_ms();
@@ -192,10 +171,13 @@ where
                     }
                     !conn.io.is_spent()
                 });
+                while endpoint.links.are_too_many() && slot.idle.close_oldest() {}
                 slot.shared.retain(|s| {
-                    let idle = s.active.get() == 0 && tick.wrapping_sub(s.used) > 60;
+                    let idle = s.usage.active.get() == 0 && tick.wrapping_sub(s.used) > 60;
                     !idle && !s.send.is_closed()
                 });
+                // The limit may be new.
+                self.hold(slot, &endpoint);
             } else {
                 slot.idle = Resting::default();
                 // Each ends with its last stream.
@@ -204,7 +186,18 @@ where
             endpoint.series.local(self.worker).idle.set(slot.idle.len() as u64);
             if slot.idle.len() == 0 && slot.shared.is_empty() {
                 slot.endpoint = None;
+                slot.giving = None;
             }
+        }
+    }
+
+    /// The slot has connections of `endpoint`.
+    fn hold(self: &Rc<Self>, slot: &mut Slot<B>, endpoint: &Arc<State>) {
+        if slot.endpoint.is_none() {
+            slot.endpoint = Some(endpoint.clone());
+        }
+        if slot.giving.is_none() && endpoint.links.limit().is_some() {
+            slot.giving = Some(giving::start(self.clone(), endpoint.clone()));
         }
     }
 
@@ -215,29 +208,5 @@ where
             slots.resize_with(index + 1, Slot::default);
         }
         f(&mut slots[index])
-    }
-}
-
-/// Lets the waiting go on when a connection was made, failed, or nobody wants it any more.
-struct Connecting<'a, B>
-where
-    B: Body + Unpin + 'static,
-    B::Data: Send,
-    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-{
-    pools: &'a Pools<B>,
-    endpoint: &'a State,
-}
-
-impl<B> Drop for Connecting<'_, B>
-where
-    B: Body + Unpin + 'static,
-    B::Data: Send,
-    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-{
-    fn drop(&mut self) {
-        if let Some(notify) = self.pools.with_slot(self.endpoint, |slot| slot.connecting.take()) {
-            notify.notify_waiters();
-        }
     }
 }

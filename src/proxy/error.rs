@@ -28,6 +28,8 @@ pub enum Kind {
     QueueTimeout,
     /// This process has no descriptors or memory left for a connection to an endpoint.
     Exhausted,
+    /// An endpoint has as many connections as it may, and none was closed in time.
+    ConnectionsFull,
     ConnectFailed,
     ConnectTimeout,
     /// The TLS handshake with an endpoint failed, or did not end in time.
@@ -94,7 +96,7 @@ impl Kind {
             Self::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
             Self::ClientGone => CLIENT_GONE,
             Self::NoRoute => StatusCode::NOT_FOUND,
-            Self::Unavailable | Self::Overloaded | Self::QueueTimeout | Self::Exhausted => {
+            Self::Unavailable | Self::Overloaded | Self::QueueTimeout | Self::Exhausted | Self::ConnectionsFull => {
                 StatusCode::SERVICE_UNAVAILABLE
             }
             Self::ConnectFailed | Self::TlsFailed | Self::Reset | Self::Refused | Self::BadResponse => {
@@ -134,6 +136,7 @@ impl Kind {
             Self::Overloaded => "overloaded",
             Self::QueueTimeout => "queue_timeout",
             Self::Exhausted => "no_descriptors",
+            Self::ConnectionsFull => "connections_full",
             Self::ConnectFailed => "connect_failed",
             Self::ConnectTimeout => "connect_timeout",
             Self::TlsFailed => "tls_failed",
@@ -153,6 +156,7 @@ impl Kind {
     pub fn outcome(self) -> Outcome {
         match self {
             Self::Exhausted => Outcome::Exhausted,
+            Self::ConnectionsFull => Outcome::Full,
             Self::ConnectFailed => Outcome::ConnectFailed,
             Self::ConnectTimeout => Outcome::ConnectTimeout,
             Self::TlsFailed => Outcome::TlsFailed,
@@ -181,7 +185,9 @@ impl Kind {
     /// What it is to the rules of retries; `None`: another endpoint would do no better.
     pub fn failure(self) -> Option<Failure> {
         match self {
-            Self::ConnectFailed | Self::ConnectTimeout | Self::TlsFailed | Self::TlsTimeout => Some(Failure::Connect),
+            Self::ConnectionsFull | Self::ConnectFailed | Self::ConnectTimeout | Self::TlsFailed | Self::TlsTimeout => {
+                Some(Failure::Connect)
+            }
             Self::Reset => Some(Failure::Reset),
             Self::Refused => Some(Failure::RefusedStream),
             Self::ResponseTimeout | Self::TryTimeout => Some(Failure::Timeout),

@@ -17,6 +17,7 @@ use crate::net::relay::{self, Direction, End};
 use crate::policy::queue::Importance;
 use crate::policy::retry::Failure;
 use crate::pool::DialError;
+use crate::pool::dial::Connected;
 use crate::route::HostPattern;
 use crate::snapshot::{Listener, Live, Tcp};
 use crate::sticky::Bound;
@@ -104,25 +105,25 @@ impl Session {
         };
         let (mut up, active) = self.connect(upstream, peer, opening).await?;
         let moved = |direction, n| self.count(direction, n);
-        let relayed = relay::relay(&mut down, &mut up, ahead, &worker.relays, tcp.limits, moved);
+        let relayed = relay::relay(&mut down, &mut up.io, ahead, &worker.relays, tcp.limits, moved);
         let end = within_drain(&active, upstream.settings.drain_timeout, relayed).await;
         drop(active);
         match end {
             Some(End::Closed) => Ok(()),
             None => {
                 down.stream().reset_on_close();
-                up.stream().reset_on_close();
+                up.io.stream().reset_on_close();
                 Err("the endpoint is draining, and the time for what runs there is over".into())
             }
             Some(End::TimedOut) => {
                 // Neither side may take the silence for an orderly end.
                 down.stream().reset_on_close();
-                up.stream().reset_on_close();
+                up.io.stream().reset_on_close();
                 Err("timed out: no byte in either direction".into())
             }
             Some(End::Broken(direction, e)) => {
                 down.stream().reset_on_close();
-                up.stream().reset_on_close();
+                up.io.stream().reset_on_close();
                 let which = if direction == Direction::Up {
                     "to the endpoint"
                 } else {
@@ -139,7 +140,7 @@ impl Session {
         upstream: &Upstream,
         peer: &Peer,
         opening: Opening,
-    ) -> Result<(Io, Active), Cow<'static, str>> {
+    ) -> Result<(Connected, Active), Cow<'static, str>> {
         let worker = self.worker.clone();
         let hashing = upstream.settings.balance.hashing();
         let key = hashing.and_then(|hashing| hashing.key.of(&KeyParts::of_connection(peer.ip)));
@@ -182,6 +183,7 @@ impl Session {
             self.line.connect = Some(took);
             let outcome = match &dialled {
                 Ok(_) => Outcome::Success,
+                Err(DialError::Full(_)) => Outcome::Full,
                 Err(DialError::Timeout(_)) => Outcome::ConnectTimeout,
                 Err(DialError::TlsTimeout(_)) => Outcome::TlsTimeout,
                 Err(DialError::Tls(_)) => Outcome::TlsFailed,
@@ -198,11 +200,11 @@ impl Session {
                 }
                 _ => upstream::End::Failed,
             };
-            if outcome != Outcome::Exhausted {
+            if !outcome.is_ours() {
                 upstream.report(active.endpoint(), worker.id, now.into_std(), took, end);
             }
             match dialled {
-                Ok(io) => return Ok((io, active)),
+                Ok(connected) => return Ok((connected, active)),
                 Err(e) => last = Some(e.to_string()),
             }
             tried.push(active.endpoint().id);

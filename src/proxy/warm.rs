@@ -22,6 +22,9 @@ pub fn up(worker: &Rc<Worker>) {
             if !member.takes_work() || endpoint.health() == Health::Down {
                 continue;
             }
+            if !endpoint.links.have_room() {
+                continue;
+            }
             let missing = wanted.saturating_sub(worker.pools.waiting(endpoint));
             if missing > 0 && worker.warming.borrow_mut().insert(endpoint.id) {
                 let making = make(worker.clone(), endpoint.clone(), upstream.dialer.clone(), missing);

@@ -4,6 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::HashSet;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
+use std::rc::Rc;
 
 use tokio::sync::Notify;
 
@@ -19,7 +20,7 @@ use crate::telemetry::shard::WorkerId;
 /// One worker: its pools, its view of the world, its randomness.
 pub struct Worker {
     pub id: WorkerId,
-    pub pools: Pools<Upload>,
+    pub pools: Rc<Pools<Upload>>,
     /// Endpoints, by id, that connections are being made to beforehand.
     pub warming: RefCell<HashSet<u32>>,
     pub relays: relay::Shared,

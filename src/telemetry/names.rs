@@ -146,6 +146,10 @@ pub const ENDPOINT_IDLE: Name = name(
     "evenkeel_endpoint_idle_connections",
     "HTTP/1 connections to the endpoint at rest.",
 );
+pub const ENDPOINT_CONNECTIONS: Name = name(
+    "evenkeel_endpoint_connections",
+    "Connections to the endpoint: at rest, at work and being made.",
+);
 pub const ENDPOINT_REPLAYS: Name = name(
     "evenkeel_endpoint_replays_total",
     "Requests sent again because the endpoint closed a connection at rest as it was used.",

@@ -181,10 +181,12 @@ pub enum Outcome {
     Cancelled,
     /// This process lacked descriptors or memory: no fault of the endpoint.
     Exhausted,
+    /// It has as many connections as it may, and none was closed in time: no fault of the endpoint.
+    Full,
 }
 
 impl Outcome {
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::Success,
         Self::ServerError,
         Self::ConnectFailed,
@@ -200,6 +202,7 @@ impl Outcome {
         Self::HedgeLost,
         Self::Cancelled,
         Self::Exhausted,
+        Self::Full,
     ];
 
     /// The value of the metric label `outcome`.
@@ -220,11 +223,17 @@ impl Outcome {
             Self::HedgeLost => "hedge_lost",
             Self::Cancelled => "cancelled",
             Self::Exhausted => "exhausted",
+            Self::Full => "connections_full",
         }
     }
 }
 
 impl Outcome {
+    /// Whether it says nothing about the endpoint, which was not even asked.
+    pub fn is_ours(self) -> bool {
+        matches!(self, Self::Exhausted | Self::Full)
+    }
+
     /// Whether the endpoint gave no answer, for a reason of its own.
     pub fn is_gateway_failure(self) -> bool {
         matches!(

@@ -182,7 +182,7 @@ impl Upstream {
             .chain(candidates().take(from))
             .map(|candidate| &candidate.endpoint);
         all.find_map(|endpoint| {
-            let free = endpoint.limit.allows(endpoint.active().saturating_add(1)) && !cx.tried.contains(&endpoint.id);
+            let free = endpoint.allows(endpoint.active().saturating_add(1)) && !cx.tried.contains(&endpoint.id);
             free.then(|| endpoint.begin()).filter(has_room)
         })
     }
@@ -190,5 +190,5 @@ impl Upstream {
 
 fn has_room(active: &Active) -> bool {
     let endpoint = active.endpoint();
-    endpoint.limit.allows(endpoint.active())
+    endpoint.allows(endpoint.active())
 }

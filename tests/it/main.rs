@@ -12,6 +12,7 @@ mod cache_crowd;
 mod cache_disk;
 mod cache_keys;
 mod chaos;
+mod connections;
 mod desync;
 mod drain;
 mod discovery;

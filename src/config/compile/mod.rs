@@ -90,6 +90,7 @@ pub fn compile(cx: &Context<'_>, schema: Schema) -> Option<Plan> {
             if !schema.server.allow_exec {
                 refuse_exec(cx, upstream);
             }
+            check_connections(cx, upstream, schema.server.workers);
             compile_upstream(cx, upstream, schema.server.zone.as_ref(), auto(n, &planned_routes))
         })
         .collect();
@@ -248,6 +249,35 @@ fn check_adaptive(cx: &Context<'_>, used: &At<String>, upstream: &schema::upstre
             Diagnostic::error(used.span, message)
                 .related(upstream.name.span, "this upstream has an `adaptive_limit`")
                 .help("set `max_active_per_endpoint` instead"),
+        );
+    }
+}
+
+/// Fewer connections than workers want for themselves: a warning, as another machine may have other numbers of workers.
+fn check_connections(cx: &Context<'_>, upstream: &schema::upstream::Upstream, workers: usize) {
+    let limits = upstream.limits.as_ref();
+    let Some(most) = limits.and_then(|limits| limits.max_connections_per_endpoint) else {
+        return;
+    };
+    let (most, beforehand) = (most as usize, upstream.pool_min_idle);
+    let warn = |message: String, help: &str| {
+        let warning = Diagnostic::warning(upstream.name.span, message);
+        let label = format!("`max_connections_per_endpoint` is {most} here");
+        cx.push(warning.label(label).help(help));
+    };
+    if beforehand <= most && beforehand * workers > most {
+        let message =
+            format!("{workers} workers with `pool_min_idle` {beforehand} would have more connections than may be");
+        warn(
+            message,
+            "some workers will have none beforehand: lower `pool_min_idle`, or raise the limit",
+        );
+    }
+    if upstream.may_be_h2() && most < workers {
+        let message = format!("{workers} workers would each have an HTTP/2 connection of their own");
+        warn(
+            message,
+            "with fewer they take turns: raise the limit, or lower `server.workers`",
         );
     }
 }

@@ -1,4 +1,5 @@
-//! What an upstream may have under way: `max_active`, `max_active_per_endpoint`, `adaptive_limit`, `queue`.
+//! What an upstream may have under way: `max_active`, `max_active_per_endpoint`, `max_connections_per_endpoint`,
+//! `adaptive_limit`, `queue`.
 
 use std::time::Duration;
 
@@ -23,8 +24,9 @@ pub const QUEUE: Shape = Shape {
 
 const MOST: u32 = 1_000_000;
 
-/// The limits in the table of an upstream. `None`: it has none.
-pub fn read(fields: &Fields<'_>) -> Option<Limits> {
+/// The limits in the table of an upstream. `None`: it has none. `h2`: its endpoints may speak HTTP/2; `min_idle`: connections
+/// that each worker makes beforehand.
+pub fn read(fields: &Fields<'_>, h2: bool, min_idle: usize) -> Option<Limits> {
     let max_active = fields.number("max_active", 1..=MOST);
     let max_active_per_endpoint = fields.number("max_active_per_endpoint", 1..=MOST);
     if let (Some(all), Some(one), Some(node)) = (
@@ -39,24 +41,66 @@ pub fn read(fields: &Fields<'_>) -> Option<Limits> {
             .cx
             .push(error.label(format!("expected at most `max_active`, {all}")));
     }
+    let max_connections_per_endpoint = fields.number("max_connections_per_endpoint", 1..=MOST);
+    if let Some(connections) = max_connections_per_endpoint {
+        check_connections(fields, connections, max_active_per_endpoint.filter(|_| !h2), min_idle);
+    }
     let adaptive = adaptive_limit(fields);
     let queue = queue(fields);
-    let keys = ["max_active", "max_active_per_endpoint", "adaptive_limit"];
+    let keys = [
+        "max_active",
+        "max_active_per_endpoint",
+        "max_connections_per_endpoint",
+        "adaptive_limit",
+    ];
     if fields.present(&keys).is_empty() {
         if let Some(node) = fields.get("queue") {
             let error = Diagnostic::error(node.span, "nobody would ever wait: this upstream has no limit");
-            let help = "set `max_active`, `max_active_per_endpoint` or `adaptive_limit`";
+            let help =
+                "set `max_active`, `max_active_per_endpoint`, `max_connections_per_endpoint` or `adaptive_limit`";
             fields.cx.push(error.help(help));
         }
         return None;
     }
-    let is_limited = max_active.is_some() || max_active_per_endpoint.is_some() || adaptive.is_some();
+    let numbers = [max_active, max_active_per_endpoint, max_connections_per_endpoint];
+    let is_limited = numbers.iter().any(Option::is_some) || adaptive.is_some();
     is_limited.then_some(Limits {
         max_active,
         max_active_per_endpoint,
+        max_connections_per_endpoint,
         adaptive,
         queue,
     })
+}
+
+/// What an endpoint never comes to with so many connections. `active`: requests that it may have, each with a connection of
+/// its own.
+fn check_connections(fields: &Fields<'_>, connections: u32, active: Option<u32>, min_idle: usize) {
+    if active.is_some_and(|active| active > connections)
+        && let Some(node) = fields.get("max_active_per_endpoint")
+    {
+        let message = "an endpoint never has so many: over HTTP/1 and at Layer 4 each takes a connection of its own";
+        let help = "`max_connections_per_endpoint` alone is enough here";
+        let error = Diagnostic::error(node.span, message);
+        fields.cx.push(
+            error
+                .label(format!(
+                    "expected at most `max_connections_per_endpoint`, {connections}"
+                ))
+                .help(help),
+        );
+    }
+    if min_idle > connections as usize
+        && let Some(node) = fields.get("pool_min_idle")
+    {
+        let message = format!("`pool_min_idle` is above `max_connections_per_endpoint`, which is {connections}");
+        let error = Diagnostic::error(node.span, message);
+        fields.cx.push(
+            error
+                .label("each worker would make more than all may have together")
+                .help("lower it, or raise `max_connections_per_endpoint`"),
+        );
+    }
 }
 
 /// `true`, `false` or a table.

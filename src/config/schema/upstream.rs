@@ -74,6 +74,7 @@ pub const UPSTREAM: Shape = Shape {
         "retries",
         "max_active",
         "max_active_per_endpoint",
+        "max_connections_per_endpoint",
         "adaptive_limit",
         "queue",
         "sticky",
@@ -107,6 +108,15 @@ pub fn read(cx: &Context<'_>, name: &At<String>, node: &Node) -> Option<Upstream
         ("http1", Protocol::Http1),
         ("h2", Protocol::H2),
     ];
+    let protocol = fields
+        .word("protocol", &protocols, &[])
+        .map_or(Protocol::Auto, |found| found.value);
+    let tls = fields
+        .get("tls")
+        .and_then(|node| tls::client(cx, node))
+        .inspect(|tls| check_handshake(cx, tls, connect_timeout));
+    let may_be_h2 = may_be_h2(protocol, tls.is_some());
+    let pool_min_idle = min_idle(&fields, pool_max_idle);
     let (endpoints, discovery) = endpoints(&fields);
     let balance = fields
         .get("balance")
@@ -124,21 +134,16 @@ pub fn read(cx: &Context<'_>, name: &At<String>, node: &Node) -> Option<Upstream
         discovery,
         health: fields.get("health").and_then(|node| health::read(cx, node)),
         outlier: outlier::read(cx, fields.get("outlier")),
-        protocol: fields
-            .word("protocol", &protocols, &[])
-            .map_or(Protocol::Auto, |found| found.value),
-        tls: fields
-            .get("tls")
-            .and_then(|node| tls::client(cx, node))
-            .inspect(|tls| check_handshake(cx, tls, connect_timeout)),
+        protocol,
+        tls,
         connect_timeout,
         response_timeout,
         read_timeout: fields.duration("read_timeout", LEAST, defaults::READ_TIMEOUT),
         pool_idle_timeout: fields.duration("pool_idle_timeout", LEAST, defaults::POOL_IDLE_TIMEOUT),
         pool_max_idle,
-        pool_min_idle: min_idle(&fields, pool_max_idle),
+        pool_min_idle,
         drain_timeout: fields.optional_duration("drain_timeout", LEAST),
-        limits: limits::read(&fields),
+        limits: limits::read(&fields, may_be_h2, pool_min_idle),
         sticky: fields.get("sticky").and_then(|node| sticky::read(cx, node)),
         retry: retries::read(&fields, connect_timeout + response_timeout),
         resolve_interval: fields.duration("resolve_interval", Duration::from_secs(1), defaults::RESOLVE_INTERVAL),
@@ -146,6 +151,18 @@ pub fn read(cx: &Context<'_>, name: &At<String>, node: &Node) -> Option<Upstream
         address_family: discovery::address_family(&fields),
         one_per_name: fields.flag("one_per_name").unwrap_or(false),
     })
+}
+
+/// Over TLS, ALPN may lead there.
+fn may_be_h2(protocol: Protocol, tls: bool) -> bool {
+    protocol == Protocol::H2 || (protocol == Protocol::Auto && tls)
+}
+
+impl Upstream {
+    /// Whether its endpoints may speak HTTP/2.
+    pub fn may_be_h2(&self) -> bool {
+        may_be_h2(self.protocol, self.tls.is_some())
+    }
 }
 
 /// 0: none.

@@ -154,8 +154,8 @@ async fn connect(
 ) -> Result<Lease<Upload>, ProxyError> {
     let connecting = async {
         if alone {
-            let io = upstream.dialer.connect_raw(endpoint).await?;
-            let conn = Rc::new(RefCell::new(H1::new(io)));
+            let connected = upstream.dialer.connect_raw(endpoint).await?;
+            let conn = Rc::new(RefCell::new(H1::new(connected)));
             Ok(Lease::H1(H1Lease { conn, reused: false }))
         } else {
             scope.down.worker.pools.connect(endpoint, &upstream.dialer).await
@@ -175,6 +175,7 @@ async fn connect(
     };
     connected.map_err(|e| {
         let kind = match &e {
+            DialError::Full(_) => Kind::ConnectionsFull,
             DialError::Timeout(_) => Kind::ConnectTimeout,
             e if e.is_exhausted() => Kind::Exhausted,
             DialError::Failed(_) => {
@@ -406,7 +407,7 @@ fn finish_h1(scope: &Scope<'_>, upstream: &Upstream, exchange: Exchange, active:
     strip_hop_by_hop(&mut head.fields);
     let read_timeout = upstream.settings.read_timeout;
     let mut body = H1Body {
-        conn,
+        conn: Some(conn),
         decoder: Decoder::new(head.framing),
         keep,
         sending,

@@ -195,7 +195,8 @@ impl Filling {
 
 /// From an HTTP/1 endpoint. Complete, it gives the connection back; dropped before, it closes it.
 pub struct H1Body {
-    pub conn: Rc<RefCell<H1>>,
+    /// `None` once the exchange is over.
+    pub conn: Option<Rc<RefCell<H1>>>,
     pub decoder: Decoder,
     /// The connection may serve another request.
     pub keep: bool,
@@ -210,9 +211,12 @@ pub struct H1Body {
 
 impl H1Body {
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, ProxyError>>> {
-        let step = {
-            let mut conn = self.conn.borrow_mut();
-            ready!(conn.poll_body(cx, &mut self.decoder, self.read_timeout))
+        let step = match &self.conn {
+            Some(conn) => {
+                let mut conn = conn.borrow_mut();
+                ready!(conn.poll_body(cx, &mut self.decoder, self.read_timeout))
+            }
+            None => return Poll::Ready(None),
         };
         match step {
             Ok(Step::Data(data)) => {
@@ -237,14 +241,15 @@ impl H1Body {
         }
     }
 
-    /// Gives the connection back once, when nothing of the exchange is left.
+    /// Gives the connection back, or closes it, when nothing of the exchange is left. Only then others find room.
     pub fn complete(&mut self) {
         let Some(active) = self.active.take() else { return };
         let sent = self.sending.as_ref().is_none_or(Sending::is_done);
-        if self.keep && sent {
-            self.worker
-                .pools
-                .give_back(active.endpoint(), &self.dialer, self.conn.clone());
+        if let Some(conn) = self.conn.take()
+            && self.keep
+            && sent
+        {
+            self.worker.pools.give_back(active.endpoint(), &self.dialer, conn);
         }
     }
 }

@@ -457,7 +457,7 @@ impl Drop for Counted<'_> {
             Outcome::Success if self.shed => End::Failed,
             Outcome::Success => End::Answered,
             Outcome::Cancelled => End::Unfinished,
-            Outcome::Exhausted => return,
+            ours if ours.is_ours() => return,
             _ => End::Failed,
         };
         self.upstream.report(&self.endpoint, worker, now.into_std(), took, end);

@@ -20,7 +20,7 @@ pub fn failure(e: &ProxyError, is_grpc: bool) -> Response {
         true => self::grpc(e.kind.grpc(), in_words(e)),
         false => plain(e.kind.status(), told(e)),
     };
-    if matches!(e.kind, Kind::Overloaded | Kind::QueueTimeout) {
+    if matches!(e.kind, Kind::Overloaded | Kind::QueueTimeout | Kind::ConnectionsFull) {
         let mut seconds = itoa::Buffer::new();
         let seconds = seconds.format(COME_BACK.as_secs());
         response.fields.append_text("retry-after", seconds.as_bytes());
@@ -33,7 +33,7 @@ fn told(e: &ProxyError) -> &str {
     match e.kind {
         Kind::BadRequest | Kind::BodyTooLarge | Kind::BodyTimeout => &e.detail,
         Kind::Unavailable => "no endpoint is available",
-        Kind::Overloaded | Kind::QueueTimeout => "too much to do, try again later",
+        Kind::Overloaded | Kind::QueueTimeout | Kind::ConnectionsFull => "too much to do, try again later",
         _ => "",
     }
 }

@@ -26,7 +26,8 @@ pub fn is_for(client: &Io, body: &ResponseBody) -> bool {
         return false;
     }
     let plain = |io: &Io| matches!(io, Io::Plain(_));
-    let endpoint = body.conn.borrow();
+    let Some(endpoint) = &body.conn else { return false };
+    let endpoint = endpoint.borrow();
     plain(client) && plain(&endpoint.io) && endpoint.read.is_empty()
 }
 
@@ -83,7 +84,10 @@ pub fn poll_move(
 
 /// Takes what the endpoint has sent, at most `left` bytes. `false`: it must be copied.
 fn poll_fill(cx: &mut Context<'_>, pipe: &mut Pipe, body: &mut H1Body, left: usize) -> Poll<Result<bool, ProxyError>> {
-    let endpoint = &mut *body.conn.borrow_mut();
+    let Some(endpoint) = &body.conn else {
+        return Poll::Ready(Ok(false));
+    };
+    let endpoint = &mut *endpoint.borrow_mut();
     let filled = match pipe.poll_fill(cx, endpoint.io.stream(), left) {
         Poll::Ready(filled) => filled,
         Poll::Pending => {
