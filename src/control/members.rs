@@ -12,6 +12,7 @@ use crate::config::plan::{Plan, Upstream};
 use crate::discovery::MAX_ENDPOINTS;
 use crate::endpoint::duty::{By, Duty};
 use crate::endpoint::links::Links;
+use crate::endpoint::place::Places;
 use crate::endpoint::{Health, State};
 use crate::net::addr::{DialAddr, EndpointAddr};
 use crate::net::race::Addrs;
@@ -60,6 +61,7 @@ pub struct Members {
     /// Connections of endpoints that are gone: should one of them come back, they still count.
     left: HashMap<(Arc<str>, DialAddr), Weak<Links>>,
     next: u32,
+    places: Places,
 }
 
 impl Members {
@@ -69,6 +71,7 @@ impl Members {
             states: HashMap::new(),
             left: HashMap::new(),
             next: 0,
+            places: Places::default(),
         }
     }
 
@@ -171,11 +174,13 @@ impl Members {
             None => Health::Up,
         };
         let id = self.next;
-        self.next += 1;
+        self.next = self.next.wrapping_add(1);
         let left = self.left.remove(&(upstream.name.clone(), addr.clone()));
         let links = left.and_then(|links| links.upgrade()).unwrap_or_default();
         links.set_h2(upstream.protocol == Protocol::H2);
-        State::new(id, addr.clone(), configured.clone(), health, self.workers).with_links(links)
+        State::new(id, addr.clone(), configured.clone(), health, self.workers)
+            .at(self.places.take())
+            .with_links(links)
     }
 }
 
@@ -262,6 +267,27 @@ mod tests {
         assert_eq!(second[1].endpoint.id, 2);
         found.set(&upstream, "a.test", &["10.0.0.1"], 0);
         assert_eq!(all.of(&upstream, &found)[0].endpoint.id, 3, "it was forgotten");
+    }
+
+    #[test]
+    fn places_are_used_again_and_nothing_is_left_of_who_is_gone() {
+        let upstream = upstream("endpoints = [\"a.test:80\"]");
+        let (mut all, mut found) = (Members::new(1), Found::default());
+        let mut old = Vec::new();
+        for n in 0..1_000 {
+            let addrs = [
+                format!("10.0.{}.{}", n / 250, n % 250),
+                format!("10.1.{}.{}", n / 250, n % 250),
+            ];
+            found.set(&upstream, "a.test", &[&addrs[0], &addrs[1]], 0);
+            let members = all.of(&upstream, &found);
+            for member in &members {
+                assert!(member.endpoint.place.number() < 4, "two are, and two were just now");
+            }
+            old = members;
+        }
+        assert_eq!(old.len(), 2);
+        assert!(all.left.len() <= 2, "{}", all.left.len());
     }
 
     #[test]

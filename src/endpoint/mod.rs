@@ -3,6 +3,7 @@
 pub mod duty;
 pub mod idle;
 pub mod links;
+pub mod place;
 pub mod record;
 pub mod streak;
 
@@ -13,6 +14,7 @@ use tokio::sync::Notify;
 
 use self::latency::PeakEwma;
 use self::links::Links;
+use self::place::Place;
 use self::ramp::Ramp;
 use self::record::Record;
 use self::streak::Streak;
@@ -50,8 +52,10 @@ impl Health {
 /// One address in one upstream. Shared by all workers and by every snapshot it appears in.
 #[derive(Debug)]
 pub struct State {
-    /// Dense and unique in the process: indexes the workers' pools.
+    /// Unique in the process.
     pub id: u32,
+    /// Unique while it lives, and dense: indexes the workers' pools.
+    pub place: Place,
     pub addr: DialAddr,
     /// As written in the configuration: the name TLS verifies, the Host of probes.
     pub configured: EndpointAddr,
@@ -86,6 +90,7 @@ impl State {
     pub fn new(id: u32, addr: DialAddr, configured: EndpointAddr, health: Health, workers: usize) -> Self {
         Self {
             id,
+            place: Place::default(),
             label: addr.to_string().into(),
             addr,
             configured,
@@ -108,6 +113,11 @@ impl State {
     /// The same, found by `sources`, which should ask again when it cannot be reached.
     pub fn found_by(self, sources: Vec<Arc<Notify>>) -> Self {
         Self { sources, ..self }
+    }
+
+    /// The same, in one of the places of the process. Without, it is alone.
+    pub fn at(self, place: Place) -> Self {
+        Self { place, ..self }
     }
 
     /// The same, with connections that were made before it came.

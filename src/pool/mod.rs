@@ -36,7 +36,7 @@ pub struct H1Lease {
     pub reused: bool,
 }
 
-/// One worker's connections, indexed by endpoint id.
+/// One worker's connections, indexed by their endpoint's place.
 pub struct Pools<B> {
     worker: WorkerId,
     slots: RefCell<Vec<Slot<B>>>,
@@ -82,7 +82,7 @@ impl<B: Payload> Pools<B> {
     /// enough.
     pub fn take(&self, endpoint: &State, dialer: &Dialer, careful: bool) -> Option<Lease<B>> {
         let mut slots = self.slots.borrow_mut();
-        let slot = slots.get_mut(endpoint.id as usize)?;
+        let slot = slots.get_mut(endpoint.place.number())?;
         let is_open = |conn: &Rc<RefCell<H1>>| {
             let io = &mut conn.borrow_mut().io;
             !(io.is_spent() || (careful && io.stream().is_stale()))
@@ -146,7 +146,7 @@ impl<B: Payload> Pools<B> {
     /// Connections that wait for requests. A shared one is enough for many.
     pub fn waiting(&self, endpoint: &State) -> usize {
         let slots = self.slots.borrow();
-        let slot = slots.get(endpoint.id as usize);
+        let slot = slots.get(endpoint.place.number());
         slot.map_or(0, |slot| match slot.shared.is_empty() {
             true => slot.idle.len(),
             false => usize::MAX,
@@ -203,7 +203,7 @@ impl<B: Payload> Pools<B> {
 
     fn with_slot<T>(&self, endpoint: &State, f: impl FnOnce(&mut Slot<B>) -> T) -> T {
         let mut slots = self.slots.borrow_mut();
-        let index = endpoint.id as usize;
+        let index = endpoint.place.number();
         if slots.len() <= index {
             slots.resize_with(index + 1, Slot::default);
         }
