@@ -6,18 +6,25 @@ use std::sync::{Arc, Mutex, PoisonError};
 use crate::endpoint::State;
 use crate::endpoint::duty::{By, Duty};
 use crate::snapshot::Snapshot;
+use crate::upstream::Upstream;
 
 /// An endpoint and the upstream it belonged to.
 pub type Former = (Arc<str>, Arc<State>);
 
 /// All that belong to an upstream of `snapshot` now.
 pub fn present(snapshot: &Snapshot) -> Vec<Former> {
-    let mut all = Vec::new();
-    for upstream in &snapshot.upstreams {
-        let members = upstream.members();
-        all.extend(members.iter().map(|m| (upstream.name.clone(), m.endpoint.clone())));
-    }
-    all
+    snapshot
+        .upstreams
+        .iter()
+        .flat_map(|upstream| members(upstream))
+        .collect()
+}
+
+/// All that belong to `upstream` now.
+pub fn members(upstream: &Upstream) -> Vec<Former> {
+    let members = upstream.members();
+    let former = members.iter().map(|m| (upstream.name.clone(), m.endpoint.clone()));
+    former.collect()
 }
 
 /// Those with work left.

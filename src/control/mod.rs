@@ -352,14 +352,14 @@ impl Process {
         if changed.is_empty() {
             return;
         }
-        let before = leaving::present(&snapshot);
         for (n, members) in changed {
             if let Some(upstream) = snapshot.upstreams.get(n) {
                 members::tell(&upstream.name, &upstream.members(), &members);
+                let before = leaving::members(upstream);
                 upstream.set_members(members);
+                self.status.leaving.part(before, &leaving::members(upstream));
             }
         }
-        self.status.leaving.part(before, &leaving::present(&snapshot));
         self.background.follow(&self.plan, &snapshot);
     }
 

@@ -110,6 +110,8 @@ pub struct Upstream {
     /// Who belongs to it; health decides who of them is in `group`. Only control locks it.
     members: Mutex<Arc<[Member]>>,
     group: ArcSwap<Group>,
+    /// Groups of before that some worker was picking from: freed here, not there, where it would take long.
+    retired: Mutex<Vec<Arc<Group>>>,
 }
 
 impl Upstream {
@@ -132,6 +134,7 @@ impl Upstream {
             sticky,
             members: Mutex::new(members.into()),
             group,
+            retired: Mutex::default(),
         };
         upstream.bind_to(&upstream.members());
         upstream.refresh();
@@ -257,7 +260,11 @@ impl Upstream {
             }
         }
         let group = Group::new(shares, &settings.balance, self.subsets(), &self.memory);
-        self.group.store(Arc::new(group));
+        let old = self.group.swap(Arc::new(group));
+        let mut retired = self.retired.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        retired.push(old);
+        retired.retain(|group| Arc::strong_count(group) > 1);
+        drop(retired);
         // Who waits may find somebody new, or nobody any more.
         if let Some(limits) = &settings.limits {
             limits.gate.freed();
