@@ -246,6 +246,7 @@ fn the_reference_has_every_key() {
             "`cache`" => "routes.*.cache",
             "`key`" => "caches.*.key",
             "`disk`" => "caches.*.disk",
+            "`refresh_ahead`" => "caches.*.refresh_ahead",
             "`balance`" => "upstreams.*.balance",
             "`discovery`" => "upstreams.*.discovery",
             "`kubernetes`" => "upstreams.*.discovery.kubernetes",

@@ -3,12 +3,15 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue};
 
+use super::ahead::Heat;
 use super::disk::Large;
 use super::freshness::Freshness;
 use super::head::Head;
 use super::range::Span;
 use super::tags::Tag;
+use crate::h1::decode::is_allowed_trailer;
 
 /// What is known of a response once its head is there.
 #[derive(Debug, Clone)]
@@ -26,6 +29,9 @@ pub struct Meta {
 pub struct Entry {
     pub meta: Meta,
     pub body: Body,
+    /// What came behind the body (RFC 9110 section 6.5).
+    pub trailers: Option<Box<HeaderMap>>,
+    pub heat: Heat,
 }
 
 /// A stored body.
@@ -59,16 +65,54 @@ impl Entry {
     pub fn weight(&self, key: usize) -> u64 {
         let tags = self.meta.tags.as_ref().map_or(0, |tags| tags.len() * 8);
         let chunks = self.body.chunks().len() * PER_CHUNK;
-        (OVERHEAD + key + self.meta.head.len() + tags + chunks) as u64 + self.body.held()
+        let trailers = self.trailers.as_ref().map_or(0, |trailers| trailers_weight(trailers));
+        (OVERHEAD + key + self.meta.head.len() + tags + chunks) as u64 + self.body.held() + trailers
+    }
+
+    pub fn of(meta: Meta, body: Body) -> Self {
+        Self {
+            meta,
+            body,
+            trailers: None,
+            heat: Heat::default(),
+        }
     }
 
     /// The same response with other fields.
     pub fn with(&self, meta: Meta) -> Self {
         Self {
-            meta,
-            body: self.body.clone(),
+            trailers: self.trailers.clone(),
+            ..Self::of(meta, self.body.clone())
         }
     }
+
+    /// With what came behind its body, unless that is more than `most` bytes: a cache may leave trailers out, but not
+    /// take them for fields (RFC 9111 section 3.1).
+    pub fn trailed(mut self, trailers: Option<HeaderMap>, most: usize) -> Self {
+        let fits = |trailers: &HeaderMap| trailers_weight(trailers) <= most as u64;
+        self.trailers = trailers.filter(fits).map(Box::new);
+        self
+    }
+}
+
+/// A field's place in a map, twice what is used of it.
+const PER_TRAILER: usize = 240;
+
+fn trailers_weight(trailers: &HeaderMap) -> u64 {
+    let fields = trailers.iter();
+    let sizes = fields.map(|(name, value)| PER_TRAILER + name.as_str().len() + value.len());
+    sizes.sum::<usize>() as u64
+}
+
+/// Those of a response's trailers that others may see.
+pub fn shared_trailers(trailers: &HeaderMap) -> Option<HeaderMap> {
+    // Copied: a value may hold the buffer it was read in.
+    let copied = |(name, value): (&HeaderName, &HeaderValue)| {
+        let value = HeaderValue::from_bytes(value.as_bytes()).ok()?;
+        is_allowed_trailer(name).then(|| (name.clone(), value))
+    };
+    let shared: HeaderMap = trailers.iter().filter_map(copied).collect();
+    (!shared.is_empty()).then_some(shared)
 }
 
 impl Body {

@@ -4,23 +4,31 @@
 //! What is to be stored is kept whole meanwhile, within the budget of the store. What is not (it grew too large) is
 //! kept until the slowest has it, and the endpoint is read no faster than that.
 
+mod seat;
+#[cfg(test)]
+mod tests;
+
 use std::collections::{HashMap, VecDeque};
-use std::fmt;
 use std::hash::BuildHasher;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
 use foldhash::quality::RandomState;
+use http::HeaderMap;
 
+pub use self::seat::Seat;
 use super::entry::{Entry, Meta};
 use super::key::Key;
+use super::range::Span;
 use super::reason::Reason;
 use super::store::Budget;
 use super::vary::Vary;
 
 /// Bytes that may wait for the slowest reader of what is not stored.
 const WINDOW: u64 = 256 * 1024;
+/// What a part costs beside its bytes: many small ones are not small.
+const PER_PART: u64 = 64;
 const SHARDS: usize = 16;
 
 /// The head of a response on its way.
@@ -33,6 +41,10 @@ pub struct Opening {
     pub wire_status: u16,
     /// Of the body, where it is known.
     pub length: Option<u64>,
+    /// What part of how long a whole it is.
+    pub part: Option<(Span, u64)>,
+    /// Why it is not stored in the end, where that is known already.
+    pub unkept: Option<Reason>,
     /// What it was chosen by, and the key that follows from it.
     pub vary: Vary,
     pub key: Box<[u8]>,
@@ -53,7 +65,7 @@ pub enum Outcome {
     /// It is stored.
     Done(Arc<Entry>),
     /// It is for the one who asked alone: everybody else asks for himself.
-    Released(Reason),
+    Released,
     Failed(Failure),
 }
 
@@ -80,6 +92,8 @@ struct State {
     held: u64,
     charged: u64,
     end: Option<Result<(), Broken>>,
+    /// What came behind the body.
+    trailers: Option<Arc<HeaderMap>>,
     /// It is to be stored: everything is kept.
     keeps: bool,
     /// It may be: no purge has meant it.
@@ -119,12 +133,6 @@ pub struct Lead {
     budget: Arc<Budget>,
     /// Where others find it.
     listed: Option<(Arc<Fills>, Key)>,
-}
-
-/// One that waits, and reads.
-pub struct Seat {
-    fill: Arc<Fill>,
-    index: usize,
 }
 
 impl Default for Fills {
@@ -243,6 +251,7 @@ impl Fill {
         Seat {
             fill: fill.clone(),
             index,
+            trailed: false,
         }
     }
 }
@@ -275,7 +284,7 @@ impl State {
             && let Some(chunk) = self.chunks.pop_front()
         {
             self.at.pop_front();
-            self.held -= chunk.len() as u64;
+            self.held -= chunk.len() as u64 + PER_PART;
             self.first += 1;
         }
     }
@@ -311,10 +320,10 @@ impl Lead {
         self.unlist();
     }
 
-    pub fn release(&mut self, reason: Reason) {
+    pub fn release(&mut self) {
         // Unlisted first: those who are woken must not find it again.
         self.unlist();
-        self.settle(Outcome::Released(reason));
+        self.settle(Outcome::Released);
     }
 
     pub fn fail(&mut self, failure: Failure) {
@@ -347,7 +356,7 @@ impl Lead {
     pub fn push(&self, part: &[u8]) -> bool {
         let (fits, wakers) = {
             let state = &mut *self.fill.lock();
-            let size = part.len() as u64;
+            let size = part.len() as u64 + PER_PART;
             let fits = !state.keeps || self.budget.take(size);
             if fits && state.keeps {
                 state.charged += size;
@@ -374,10 +383,11 @@ impl Lead {
     }
 
     /// The body has ended; all of it, when it was kept.
-    pub fn end(&self) -> Option<Vec<Bytes>> {
+    pub fn end(&self, trailers: Option<&HeaderMap>) -> Option<Vec<Bytes>> {
         let (wakers, kept) = {
             let state = &mut *self.fill.lock();
             state.end = Some(Ok(()));
+            state.trailers = trailers.cloned().map(Arc::new);
             let kept = (state.keeps && state.storable).then(|| state.chunks.iter().cloned().collect());
             (state.wake_all(), kept)
         };
@@ -392,7 +402,7 @@ impl Drop for Lead {
         let wakers = {
             let state = &mut *self.fill.lock();
             self.budget.give(std::mem::take(&mut state.charged));
-            state.outcome.get_or_insert(Outcome::Released(Reason::Cut));
+            state.outcome.get_or_insert(Outcome::Released);
             state.end.get_or_insert(Err(Broken));
             // Nobody comes any more: what all have read may go.
             state.keeps = false;
@@ -402,95 +412,3 @@ impl Drop for Lead {
         wakers.into_iter().for_each(Waker::wake);
     }
 }
-
-impl Seat {
-    /// What became of the fetch.
-    pub fn poll_outcome(&self, cx: &Context<'_>) -> Poll<Outcome> {
-        let state = &mut *self.fill.lock();
-        match &state.outcome {
-            Some(outcome) => Poll::Ready(outcome.clone()),
-            None => {
-                self.wait(state, cx);
-                Poll::Pending
-            }
-        }
-    }
-
-    /// The next part of the body.
-    pub fn poll_next(&mut self, cx: &Context<'_>) -> Poll<Option<Result<Bytes, Broken>>> {
-        let (polled, pump) = {
-            let state = &mut *self.fill.lock();
-            let next = state.seats[self.index].as_ref().map_or(0, |place| place.next);
-            match state.chunks.get(next - state.first).cloned() {
-                Some(chunk) => {
-                    if let Some(place) = &mut state.seats[self.index] {
-                        place.next += 1;
-                        state.moved(Some(next), Some(next + 1));
-                    }
-                    state.trim();
-                    let pump = if state.held < WINDOW { state.pump.take() } else { None };
-                    (Poll::Ready(Some(Ok(chunk))), pump)
-                }
-                None => match state.end {
-                    Some(Ok(())) => (Poll::Ready(None), None),
-                    Some(Err(broken)) => (Poll::Ready(Some(Err(broken))), None),
-                    None => {
-                        self.wait(state, cx);
-                        (Poll::Pending, None)
-                    }
-                },
-            }
-        };
-        if let Some(pump) = pump {
-            pump.wake();
-        }
-        polled
-    }
-
-    /// Others wait or read as well.
-    pub fn has_company(&self) -> bool {
-        let state = self.fill.lock();
-        state.seats.len() - state.free.len() > 1
-    }
-
-    /// All has been read and nothing follows.
-    pub fn is_end(&self) -> bool {
-        let state = &*self.fill.lock();
-        let next = state.seats[self.index].as_ref().map_or(0, |place| place.next);
-        state.end == Some(Ok(())) && next - state.first >= state.chunks.len()
-    }
-
-    fn wait(&self, state: &mut State, cx: &Context<'_>) {
-        if let Some(place) = &mut state.seats[self.index] {
-            match &mut place.waker {
-                Some(waker) => waker.clone_from(cx.waker()),
-                none => *none = Some(cx.waker().clone()),
-            }
-        }
-    }
-}
-
-impl fmt::Debug for Seat {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Seat").field(&self.index).finish()
-    }
-}
-
-impl Drop for Seat {
-    fn drop(&mut self) {
-        let pump = {
-            let state = &mut *self.fill.lock();
-            let place = state.seats[self.index].take();
-            state.moved(place.map(|place| place.next), None);
-            state.free.push(self.index);
-            state.trim();
-            state.pump.take()
-        };
-        if let Some(pump) = pump {
-            pump.wake();
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests;

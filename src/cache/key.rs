@@ -1,7 +1,7 @@
 //! What a stored response is found by: scheme, host, port, path and query, exactly as the endpoint gets them. What is
 //! no part of the key does not reach the endpoint, or keeps the request out of the cache.
 
-use http::Method;
+use http::{HeaderName, Method};
 
 use super::query::Query;
 use crate::fields::{Fields, Known};
@@ -11,19 +11,35 @@ const MAX: usize = 8 * 1024;
 
 /// Fields by which some applications answer for another resource, method or origin: whoever sends one would have the
 /// answer stored for everybody else.
-const OVERRIDES: [&str; 12] = [
+const OVERRIDES: [&str; 18] = [
     "x-http-method-override",
     "x-http-method",
     "x-method-override",
+    "x-http-host-override",
+    "x-http-path-override",
     "x-original-url",
     "x-original-uri",
+    "x-original-path",
     "x-original-host",
     "x-rewrite-url",
-    "x-forwarded-scheme",
-    "x-forwarded-server",
+    "x-rewrite-uri",
+    "x-override-url",
+    "x-invoke-path",
     "x-forwarded-prefix",
     "x-forwarded-path",
+    "x-forwarded-uri",
+    "x-middleware-subrequest",
     "x-host",
+];
+
+/// Fields that proxies in front send with each request, and that only a client who is none has a reason to make up.
+const CLAIMS: [&str; 6] = [
+    "x-forwarded-scheme",
+    "x-forwarded-protocol",
+    "x-forwarded-server",
+    "x-forwarded-ssl",
+    "x-url-scheme",
+    "x-scheme",
 ];
 
 /// A key, and what was added to it for one variant.
@@ -182,14 +198,16 @@ fn port(authority: &[u8]) -> &[u8] {
     }
 }
 
-/// Whether a field of the request could make the endpoint answer for another resource.
-pub fn is_overridden(request: &Fields) -> bool {
+/// Whether a field of the request could make the endpoint answer for another resource. `apart`: fields that are told apart;
+/// `trusted`: the client is a proxy that is believed.
+pub fn is_overridden(request: &Fields, apart: &[HeaderName], trusted: bool) -> bool {
+    let is = |name: &[u8], field: &str| name.eq_ignore_ascii_case(field.as_bytes());
     request.iter().any(|(name, _)| {
         matches!(name.first(), Some(b'x' | b'X'))
             && Known::of(name) == Known::Other
-            && OVERRIDES
-                .iter()
-                .any(|field| name.eq_ignore_ascii_case(field.as_bytes()))
+            && (OVERRIDES.iter().any(|field| is(name, field))
+                || (!trusted && CLAIMS.iter().any(|field| is(name, field))))
+            && !apart.iter().any(|field| is(name, field.as_str()))
     })
 }
 
@@ -267,8 +285,14 @@ mod tests {
         let mut fields = Fields::default();
         fields.append_text("x-forwarded-for", b"1");
         fields.append_text("x-custom", b"1");
-        assert!(!is_overridden(&fields));
+        assert!(!is_overridden(&fields, &[], false));
+        fields.append_text("X-Scheme", b"https");
+        assert!(is_overridden(&fields, &[], false) && !is_overridden(&fields, &[], true));
+        fields.append_text("X-Forwarded-Prefix", b"/a");
+        assert!(is_overridden(&fields, &[], true));
+        let prefix = [HeaderName::from_static("x-forwarded-prefix")];
+        assert!(!is_overridden(&fields, &prefix, true) && is_overridden(&fields, &prefix, false));
         fields.append_text("X-HTTP-Method-Override", b"DELETE");
-        assert!(is_overridden(&fields));
+        assert!(is_overridden(&fields, &prefix, true));
     }
 }

@@ -1,6 +1,7 @@
 //! The response cache (RFC 9111): what may be stored and served is pure code here, the store and the fetches that many
 //! wait for are shared by all workers. How a request uses it stands in `proxy/http/cache.rs`.
 
+pub mod ahead;
 pub mod apart;
 pub mod conditional;
 pub mod content;
@@ -8,6 +9,7 @@ pub mod date;
 pub mod directives;
 pub mod disk;
 pub mod entry;
+pub mod explain;
 pub mod fill;
 pub mod freshness;
 pub mod graphql;
@@ -38,6 +40,7 @@ use self::search::{Rule, Searches};
 use self::store::{Found, Store};
 use self::tier::Tiers;
 use self::vary::Vary;
+use crate::base::rng::Rng;
 use crate::fields::Fields;
 use crate::telemetry::series::CacheSeries;
 use crate::telemetry::shard::Sharded;
@@ -55,6 +58,8 @@ pub struct Cache {
     /// By worker.
     pub operations: Sharded<Operations>,
     pub series: CacheSeries,
+    /// What chance begins with.
+    pub seed: u64,
     /// Where its clock begins.
     epoch: Instant,
 }
@@ -71,6 +76,7 @@ impl Cache {
             searches: Searches::default(),
             operations: Sharded::new(workers),
             series: CacheSeries::new(workers),
+            seed: Rng::from_entropy().next_u64(),
             epoch: Instant::now(),
         }
     }

@@ -2,13 +2,58 @@
 
 use bytes::Bytes;
 
+use super::key::Key;
 use crate::fields::{Fields, Known};
 
 /// More than this of one request are an attack on whoever serves them: it gets the whole.
 const MAX_RANGES: usize = 32;
 
+/// Bytes of Range, and of If-Range, of requests that wait for each other; longer ones are nobody else's.
+const MAX_FIELD: usize = 128;
+/// What is known to be no larger is fetched whole by the range that misses: it costs an endpoint one answer instead of many.
+const SMALL: u64 = 1 << 20;
+
 /// First and last byte.
 pub type Span = (u64, u64);
+
+/// How a range of what is not stored is fetched.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Misses {
+    /// As a range, until a part that is stored tells that the whole is small.
+    #[default]
+    Auto,
+    /// The whole always, of which each gets the range it asked for.
+    Whole,
+    /// Always as a range.
+    Part,
+}
+
+impl Misses {
+    /// Whether the whole is fetched. `length`: of that, in bytes, where it is known; `most`: what is stored at all.
+    pub fn takes_whole(self, length: Option<u64>, most: u64) -> bool {
+        match self {
+            Self::Auto => length.is_some_and(|length| length <= SMALL.min(most)),
+            Self::Whole => length.is_none_or(|length| length <= most),
+            Self::Part => false,
+        }
+    }
+}
+
+/// What requests for the same range of `key` have in common, while it is fetched. `None`: too much for a key.
+pub fn shared(key: &Key, request: &Fields) -> Option<Key> {
+    let mut shared = key.clone();
+    for known in [Known::Range, Known::IfRange] {
+        let mut lines = request.all(known);
+        let line = lines.next().unwrap_or_default().trim_ascii();
+        if line.len() > MAX_FIELD || lines.next().is_some() {
+            return None;
+        }
+        // No value has one; a variant's key has another byte behind its first.
+        shared.text.extend_from_slice(b"\n\n");
+        shared.text.extend_from_slice(line);
+    }
+    Some(shared)
+}
 
 /// What a Range field asks of a body.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -197,6 +242,44 @@ mod tests {
         ] {
             assert_eq!(read_content_range(bad.as_bytes()), None, "{bad}");
         }
+    }
+
+    #[test]
+    fn the_whole_is_fetched_where_that_is_allowed_or_known_to_be_small() {
+        let all = [Misses::Auto, Misses::Whole, Misses::Part];
+        for (length, most, expected) in [
+            (None, 10 << 20, [false, true, false]),
+            (Some(SMALL), 10 << 20, [true, true, false]),
+            (Some(SMALL + 1), 10 << 20, [false, true, false]),
+            (Some(1000), 999, [false, false, false]),
+        ] {
+            assert_eq!(
+                all.map(|misses| misses.takes_whole(length, most)),
+                expected,
+                "{length:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn only_the_same_range_under_the_same_condition_is_waited_for() {
+        let key = Key::of(false, "a", b"a", "/", None).unwrap();
+        let of = |lines: &[(&'static str, &str)]| {
+            let mut fields = Fields::default();
+            for (name, value) in lines {
+                fields.append_text(name, value.as_bytes());
+            }
+            shared(&key, &fields)
+        };
+        let one = of(&[("range", "bytes=0-1")]).unwrap();
+        assert_eq!(
+            (one.primary(), of(&[("range", " bytes=0-1 ")]).as_ref()),
+            (key.primary(), Some(&one))
+        );
+        assert_ne!(of(&[("range", "bytes=0-2")]).unwrap(), one);
+        assert_ne!(of(&[("range", "bytes=0-1"), ("if-range", "\"a\"")]).unwrap(), one);
+        assert_eq!(of(&[("range", "bytes=0-1"), ("range", "bytes=0-1")]), None);
+        assert_eq!(of(&[("range", &"0".repeat(MAX_FIELD + 1))]), None);
     }
 
     #[test]

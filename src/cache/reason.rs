@@ -34,7 +34,7 @@ pub enum Reason {
     /// Bodies under way take all the room there is for them.
     NoRoom,
     PartUnusable,
-    Cut,
+    /// It was purged while it was on its way.
     Purged,
 
     // A stored one may not be used as it is (section 4).
@@ -49,10 +49,50 @@ pub enum Reason {
     WhileRevalidate,
     IfError,
 
+    /// A fresh one is served, and renewed before it is stale.
+    Ahead,
+
     OnlyIfCached,
 }
 
 impl Reason {
+    pub const ALL: [Self; 34] = [
+        Self::Method,
+        Self::RequestBody,
+        Self::RequestNoStore,
+        Self::RequestOverride,
+        Self::KeyTooLong,
+        Self::ContentType,
+        Self::ContentTooLarge,
+        Self::NotQuery,
+        Self::HitForMiss,
+        Self::NoStore,
+        Self::Private,
+        Self::Authorization,
+        Self::SetCookie,
+        Self::Status,
+        Self::NotUnderstood,
+        Self::NotExplicit,
+        Self::NoLifetime,
+        Self::VaryStar,
+        Self::VaryTooMany,
+        Self::HeadTooLarge,
+        Self::TooLarge,
+        Self::NoRoom,
+        Self::PartUnusable,
+        Self::Purged,
+        Self::Stale,
+        Self::NoCache,
+        Self::RequestNoCache,
+        Self::RequestMaxAge,
+        Self::RequestMinFresh,
+        Self::MaxStale,
+        Self::WhileRevalidate,
+        Self::IfError,
+        Self::Ahead,
+        Self::OnlyIfCached,
+    ];
+
     /// The token in `detail`.
     pub fn label(self) -> &'static str {
         match self {
@@ -79,7 +119,6 @@ impl Reason {
             Self::TooLarge => "too-large",
             Self::NoRoom => "no-room",
             Self::PartUnusable => "part-unusable",
-            Self::Cut => "cut",
             Self::Purged => "purged",
             Self::Stale => "stale",
             Self::NoCache => "no-cache",
@@ -89,7 +128,34 @@ impl Reason {
             Self::MaxStale => "max-stale",
             Self::WhileRevalidate => "stale-while-revalidate",
             Self::IfError => "stale-if-error",
+            Self::Ahead => "refresh-ahead",
             Self::OnlyIfCached => "only-if-cached",
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn every_reason_is_explained_and_nothing_else_is() {
+        let counted = Reason::ALL.iter().enumerate().all(|(n, reason)| *reason as usize == n);
+        assert!(counted && Reason::ALL.len() == Reason::OnlyIfCached as usize + 1);
+        let page = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/caching.md");
+        let page = std::fs::read_to_string(page).unwrap();
+        let table = page
+            .split("\n| `detail` | because |\n")
+            .nth(1)
+            .expect("a table of reasons");
+        let rows = table.lines().take_while(|line| line.starts_with('|')).skip(1);
+        let cells = rows.map(|row| row.split('|').nth(1).unwrap());
+        let words: Vec<_> = cells.flat_map(|cell| cell.split('`').skip(1).step_by(2)).collect();
+        let explained: BTreeSet<_> = words.iter().copied().collect();
+        let there_are: BTreeSet<_> = Reason::ALL.iter().map(|reason| reason.label()).collect();
+        assert_eq!(explained, there_are);
+        assert_eq!(words.len(), Reason::ALL.len(), "each once: {words:?}");
     }
 }

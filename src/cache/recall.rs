@@ -11,7 +11,6 @@ use super::Cache;
 use super::entry::Entry;
 use super::fill::Lead;
 use super::key::Key;
-use super::reason::Reason;
 use super::record::{Clocks, Kept, Record};
 use super::store::Found;
 use super::tier::{Purge, Settling, Tier};
@@ -41,7 +40,7 @@ impl Cache {
         let mut place = key.clone();
         let found = self.ask_tiers(&mut place, request, asking).await;
         let Some(entry) = found else {
-            lead.release(Reason::Cut);
+            lead.release();
             return None;
         };
         if entry.body.is_held() {
@@ -50,13 +49,13 @@ impl Cache {
         // A purge that came meanwhile has not seen it there.
         if !lead.is_storable() {
             self.store.purge(&place, false, 0);
-            lead.release(Reason::Purged);
+            lead.release();
             return None;
         }
         match place.text == key.text {
             true => lead.done(entry.clone()),
             // Others who wait may want another variant.
-            false => lead.release(Reason::Cut),
+            false => lead.release(),
         }
         Some(entry)
     }
@@ -79,8 +78,11 @@ impl Cache {
                 let record = Record::Response(kept.clone());
                 before.iter().for_each(|tier| tier.write(&key.text, &record));
             }
-            let entry = Arc::new(kept.entry(stamp, &self.store.tags, self.clocks()));
-            match self.store.vet(entry) {
+            // Without its groups it could not be purged.
+            let Ok(entry) = kept.entry(stamp, &self.store.tags, self.clocks()) else {
+                continue;
+            };
+            match self.store.vet(Arc::new(entry)) {
                 Found::Entry(entry, _) => return Some(entry),
                 _ => continue,
             }

@@ -21,7 +21,7 @@ use http::HeaderName;
 use super::entry::{Body, Entry, Meta};
 use super::freshness::{FLAGS, Freshness};
 use super::head::Head;
-use super::tags::{MAX_NAME, MAX_TAGS, Tags};
+use super::tags::{Full, MAX_NAME, MAX_TAGS, Tags};
 use super::vary::{MAX_FIELDS, Vary};
 use crate::base::hash::{Running, stable};
 
@@ -136,23 +136,25 @@ impl Kept {
 
     /// The entry it was. `stamp`: purges so far, when it was looked for. What was born later than now was so by a clock that
     /// has been set back: nothing tells how old it is, so it is stale.
-    pub fn entry(self, stamp: u64, tags: &Tags, clocks: Clocks) -> Entry {
+    pub fn entry(self, stamp: u64, tags: &Tags, clocks: Clocks) -> Result<Entry, Full> {
         let mut freshness = self.freshness;
         freshness.born = clocks.to_cache(freshness.born);
         if freshness.born > clocks.cache {
             freshness.expire(clocks.cache);
         }
         let names = self.tags.iter().map(|name| &**name);
-        Entry {
-            meta: Meta {
-                status: self.status,
-                head: self.head,
-                freshness,
-                stamp,
-                tags: (!self.tags.is_empty()).then(|| tags.named(names, clocks.cache)),
-            },
-            body: self.body,
-        }
+        let tags = match self.tags.is_empty() {
+            true => None,
+            false => Some(tags.named(names, clocks.cache)?),
+        };
+        let meta = Meta {
+            status: self.status,
+            head: self.head,
+            freshness,
+            stamp,
+            tags,
+        };
+        Ok(Entry::of(meta, self.body))
     }
 }
 

@@ -4,6 +4,8 @@ use http::{HeaderName, Method};
 
 use super::directives::{ForRequest, ForResponse};
 use super::freshness::{Defaults, Freshness, Moment, is_heuristic_status};
+use super::head::Head;
+use super::range::{self, Span};
 use super::reason::Reason;
 use super::vary::{self, Vary};
 use crate::fields::{Fields, Known};
@@ -40,6 +42,73 @@ pub struct Stored {
 /// Statuses whose meaning is known here (`must-understand`).
 fn is_understood(status: u16) -> bool {
     matches!(status, 200..=208 | 226 | 300..=305 | 307 | 308 | 400..=418 | 421..=426 | 428 | 429 | 431 | 451 | 500..=508 | 510 | 511)
+}
+
+/// How much of a response is stored, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    pub body: u64,
+    pub head: usize,
+}
+
+/// A response that is stored, as far as its head tells.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Kept {
+    /// 200 for a part, too.
+    pub status: u16,
+    /// What part of how long a whole it is.
+    pub part: Option<(Span, u64)>,
+    pub stored: Stored,
+    pub head: Head,
+}
+
+/// A response's head.
+#[derive(Debug, Clone, Copy)]
+pub struct Came<'a> {
+    pub status: u16,
+    pub fields: &'a Fields,
+    /// Of its body, where it is known.
+    pub length: Option<u64>,
+    pub at: Moment,
+    /// For one that has no Date.
+    pub date: &'a str,
+}
+
+/// Whether and how a response is stored, or why it is not.
+pub fn keep(asked: &Asked<'_>, came: Came<'_>, rules: &Rules, limits: Limits) -> Result<Kept, Reason> {
+    let Came {
+        status,
+        fields,
+        length,
+        at,
+        date,
+    } = came;
+    let part = match status {
+        206 => {
+            let told = fields.get(Known::ContentRange).and_then(range::read_content_range);
+            let (span, whole) = told.ok_or(Reason::PartUnusable)?;
+            if length.is_some_and(|n| n != span.1 - span.0 + 1) {
+                return Err(Reason::PartUnusable);
+            }
+            Some((span, whole))
+        }
+        _ => None,
+    };
+    if length.is_some_and(|n| n > limits.body) {
+        return Err(Reason::TooLarge);
+    }
+    let status = if part.is_some() { 200 } else { status };
+    let mut stored = judge(asked, status, fields, at, rules)?;
+    if part.is_some() {
+        stored.without.push("content-range".to_owned());
+    }
+    let head = Head::store(fields, &stored.without, rules.set_cookie, date, limits.head);
+    Ok(Kept {
+        status,
+        part,
+        stored,
+        head: head.ok_or(Reason::HeadTooLarge)?,
+    })
 }
 
 /// Whether and how it may be stored. The size of its body is not known here.

@@ -19,6 +19,8 @@ use crate::fields::Fields;
 
 /// Bodies under way may take this part of the memory, the store has the rest.
 const UNDER_WAY: u64 = 8;
+/// The names of groups may take this part of it, beside it.
+const TAGS: u64 = 16;
 /// Entries a shard has room for at least, were they all as large as may be.
 const LARGEST_PER_SHARD: u64 = 8;
 const MAX_SHARDS: u64 = 64;
@@ -107,6 +109,11 @@ impl Budget {
         fits
     }
 
+    /// Whether there is room for `n` bytes now.
+    pub fn has_room(&self, n: u64) -> bool {
+        self.used().saturating_add(n) <= self.max.load(Relaxed)
+    }
+
     pub fn give(&self, n: u64) {
         self.used.fetch_sub(n, Relaxed);
     }
@@ -171,7 +178,7 @@ impl Store {
             ids: RandomState::default(),
             stamp: AtomicU64::new(0),
             purged: Purged::default(),
-            tags: Tags::default(),
+            tags: Tags::new(memory / TAGS),
             evictions,
             under_way: Arc::new(Budget::new(memory / UNDER_WAY)),
         }
@@ -183,6 +190,7 @@ impl Store {
         if capacity != self.map.capacity() {
             self.map.set_capacity(capacity);
             self.under_way.resize(memory / UNDER_WAY);
+            self.tags.resize(memory / TAGS);
         }
     }
 
@@ -459,7 +467,7 @@ impl Store {
 
     /// Bytes, those under way counted.
     pub fn bytes(&self) -> u64 {
-        self.map.weight() + self.under_way.used()
+        self.map.weight() + self.under_way.used() + self.tags.bytes()
     }
 
     pub fn evictions(&self) -> u64 {

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use http::HeaderName;
 
+use crate::cache::ahead::{Ahead, Thousandths};
 use crate::h1::desync;
 use crate::health::outlier;
 use crate::sticky::SameSite;
@@ -56,7 +57,7 @@ pub const POOL_IDLE_TIMEOUT: Duration = Duration::from_secs(15);
 pub const POOL_MAX_IDLE: usize = 512;
 /// One more endpoint is tried; more would multiply the load when all of them suffer.
 pub const RETRIES: u32 = 1;
-/// Share of the requests under way that may be repetitions: Envoy's, and enough for one endpoint of five to be lost.
+/// Thousandths of the requests under way that may be repetitions: Envoy's, and enough for one endpoint of five to be lost.
 pub const RETRY_BUDGET: f64 = 0.2;
 /// A share of few requests would be none.
 pub const RETRY_MIN_CONCURRENCY: u32 = 3;
@@ -118,6 +119,11 @@ pub const HEALTH_STATUS: (u16, u16) = (200, 399);
 pub const CACHE_HEURISTIC: Duration = Duration::from_secs(86_400);
 /// Something old is better than an error, for as long as most outages last.
 pub const CACHE_STALE_IF_ERROR: Duration = Duration::from_secs(600);
+/// A tenth of a lifetime is time enough for an endpoint, and costs it a tenth more; who comes a third time comes again.
+pub const CACHE_AHEAD: Ahead = Ahead {
+    last: Thousandths(100),
+    hits: 3,
+};
 /// What a request carries that is stored by it: queries are short, and each is held while it is looked up.
 pub const CACHE_MAX_CONTENT: u64 = 64 << 10;
 /// Bytes of a stored response's fields.

@@ -10,8 +10,10 @@ use http::{HeaderMap, HeaderName, StatusCode};
 use ipnet::IpNet;
 
 use crate::balance;
+use crate::cache::ahead::{Ahead, Thousandths};
 use crate::cache::content::ByContent;
 use crate::cache::query::Query;
+use crate::cache::range::Misses;
 use crate::discovery::name::Families;
 use crate::discovery::{self, Listed};
 use crate::h1::desync;
@@ -213,6 +215,12 @@ pub struct CacheUse {
     pub stale_while_revalidate: Duration,
     /// Responses with Set-Cookie are stored where the standard allows it (no).
     pub set_cookie: bool,
+    /// When what is hot is renewed before it is stale (never).
+    pub refresh_ahead: Option<Ahead>,
+    /// By how much a lifetime may be shortened (nothing).
+    pub jitter: Thousandths,
+    /// How ranges of what is not stored are fetched (as ranges, until the whole is known to be small).
+    pub ranges: Misses,
     /// Requests that are stored by what they carry (none, 64 KiB).
     pub by_content: ByContent,
     /// Targeted fields, in their order.

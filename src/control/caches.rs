@@ -89,6 +89,9 @@ pub fn used(used: &plan::CacheUse, caches: &[Arc<Cache>]) -> Option<Arc<Cached>>
         cookies: used.cookies.as_slice().into(),
         by_content: used.by_content.clone(),
         purge_sources: used.purge_sources.clone(),
+        ahead: used.refresh_ahead,
+        jitter: used.jitter,
+        ranges: used.ranges,
         max_entry: used.max_entry,
         max_head: defaults::CACHE_MAX_HEAD,
     }))

@@ -11,9 +11,11 @@ use http::{HeaderName, StatusCode};
 use ipnet::IpNet;
 
 use crate::cache::Cache;
+use crate::cache::ahead::{Ahead, Thousandths};
 use crate::cache::content::ByContent;
 use crate::cache::disk::{self, Disk};
 use crate::cache::query::Query;
+use crate::cache::range::Misses;
 use crate::cache::storable::Rules;
 use crate::fields::Fields;
 use crate::h1::desync;
@@ -183,6 +185,12 @@ pub struct Cached {
     pub by_content: ByContent,
     /// Who may purge by the method PURGE; empty: the method means nothing.
     pub purge_sources: Vec<IpNet>,
+    /// When what is hot is renewed before it is stale; `None`: never.
+    pub ahead: Option<Ahead>,
+    /// By how much a lifetime may be shortened.
+    pub jitter: Thousandths,
+    /// How ranges of what is not stored are fetched.
+    pub ranges: Misses,
     /// Bytes of a body, and of a head.
     pub max_entry: u64,
     pub max_head: usize,

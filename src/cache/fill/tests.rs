@@ -49,7 +49,7 @@ fn everybody_gets_everything_at_his_own_pace() {
     assert!(lead.push(b"two"));
     assert_eq!(next(&mut first).unwrap(), b"two");
     assert!(first.poll_next(&cx()).is_pending());
-    assert_eq!(lead.end().unwrap().concat(), b"onetwo");
+    assert_eq!(lead.end(None).unwrap().concat(), b"onetwo");
     drop(lead);
     assert!(fills.is_empty() && budget.used() == 0);
     assert_eq!(
@@ -60,6 +60,23 @@ fn everybody_gets_everything_at_his_own_pace() {
 }
 
 #[test]
+fn trailers_come_behind_the_last_part_once_for_each() {
+    let (fills, budget) = setup();
+    let (lead, mut first) = lead(&fills, &budget);
+    let mut second = follow(&fills, &budget);
+    lead.push(b"one");
+    let mut trailers = HeaderMap::new();
+    trailers.insert("x-sum", http::HeaderValue::from_static("1"));
+    lead.end(Some(&trailers));
+    for seat in [&mut first, &mut second] {
+        assert_eq!(next(seat).unwrap(), b"one");
+        assert!(!seat.is_end() && matches!(seat.poll_next(&cx()), Poll::Ready(None)));
+        assert_eq!(seat.take_trailers().unwrap()["x-sum"], "1");
+        assert!(seat.take_trailers().is_none() && seat.is_end());
+    }
+}
+
+#[test]
 fn whoever_leaves_early_leaves_nobody_waiting() {
     let (fills, budget) = setup();
     let (lead, _) = lead(&fills, &budget);
@@ -67,10 +84,7 @@ fn whoever_leaves_early_leaves_nobody_waiting() {
     assert!(seat.poll_outcome(&cx()).is_pending());
     assert_eq!(lead.watchers(), 1);
     drop(lead);
-    assert!(matches!(
-        seat.poll_outcome(&cx()),
-        Poll::Ready(Outcome::Released(Reason::Cut))
-    ));
+    assert!(matches!(seat.poll_outcome(&cx()), Poll::Ready(Outcome::Released)));
     assert!(fills.is_empty());
 }
 
@@ -92,7 +106,7 @@ fn what_is_not_kept_waits_for_the_slowest() {
     let mut slow = follow(&fills, &budget);
     lead.push(&[0; 900]);
     assert!(!lead.push(&[0; 200]), "more than the budget");
-    assert_eq!(budget.used(), 900);
+    assert_eq!(budget.used(), 900 + PER_PART);
     lead.forgo();
     assert!(budget.used() == 0 && fills.is_empty());
     assert!(lead.poll_room(&cx()).is_ready());
@@ -108,7 +122,7 @@ fn what_is_not_kept_waits_for_the_slowest() {
     drop(slow);
     drop(fast);
     assert!(lead.poll_room(&cx()).is_ready());
-    assert_eq!((lead.watchers(), lead.end()), (0, None));
+    assert_eq!((lead.watchers(), lead.end(None)), (0, None));
 }
 
 #[test]
@@ -118,10 +132,10 @@ fn a_purge_while_it_is_under_way_keeps_it_out() {
     fills.purge(&key());
     assert!(!one.is_storable());
     let (two, _) = lead(&fills, &budget);
-    one.release(Reason::Purged);
+    one.release();
     assert_eq!(fills.len(), 1, "the second is still listed");
-    assert!(two.is_storable() && matches!(seat.poll_outcome(&cx()), Poll::Ready(Outcome::Released(_))));
-    assert_eq!(one.end(), None);
+    assert!(two.is_storable() && matches!(seat.poll_outcome(&cx()), Poll::Ready(Outcome::Released)));
+    assert_eq!(one.end(None), None);
 }
 
 proptest! {
@@ -156,7 +170,7 @@ proptest! {
             }
             let slowest = readers.iter().map(|(_, read)| *read).min().unwrap_or(pushed);
             let held = if keeps { pushed } else { pushed - slowest };
-            prop_assert_eq!(lead.fill.lock().held, u64::from(held));
+            prop_assert_eq!(lead.fill.lock().held, u64::from(held) * (1 + PER_PART));
             prop_assert_eq!(lead.watchers(), readers.len());
         }
     }

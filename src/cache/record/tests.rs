@@ -183,8 +183,8 @@ fn ages_hold_across_clocks_and_a_clock_set_back_makes_stale() {
         cache: 5_000,
         wall: 1_000_000,
     };
-    let entry = Entry {
-        meta: Meta {
+    let entry = Entry::of(
+        Meta {
             status: 200,
             head: head(&[]),
             freshness: Freshness {
@@ -197,21 +197,21 @@ fn ages_hold_across_clocks_and_a_clock_set_back_makes_stale() {
             stamp: 3,
             tags: None,
         },
-        body: Body::of(Vec::new()),
-    };
+        Body::of(Vec::new()),
+    );
     let kept = Kept::of(&entry, 4_500, before);
     assert_eq!((kept.freshness.born, kept.asked, kept.stamp), (999_000, 999_500, 3));
-    let tags = Tags::default();
+    let tags = Tags::new(1 << 20);
     let later = Clocks {
         cache: 10,
         wall: 1_010_000,
     };
-    let again = kept.clone().entry(7, &tags, later);
+    let again = kept.clone().entry(7, &tags, later).unwrap();
     assert_eq!((again.meta.freshness.age(10), again.meta.stamp), (11, 7));
     assert!(again.meta.freshness.is_fresh(10));
     let earlier = Clocks {
         cache: 10,
         wall: 900_000,
     };
-    assert!(!kept.entry(7, &tags, earlier).meta.freshness.is_fresh(10));
+    assert!(!kept.entry(7, &tags, earlier).unwrap().meta.freshness.is_fresh(10));
 }

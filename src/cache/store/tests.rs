@@ -33,16 +33,14 @@ fn entry(store: &Store, tag: &str, body: &[u8]) -> Arc<Entry> {
         delay: 0,
     };
     let (cc, _) = ForResponse::read(&fields, &[]);
-    Arc::new(Entry {
-        meta: Meta {
-            status: 200,
-            freshness: Freshness::of(200, &fields, &cc, false, at, &defaults),
-            stamp: store.stamp(),
-            tags: store.tags.of(&fields, 0),
-            head: Head::store(&fields, &[], false, "", 1000).unwrap(),
-        },
-        body: Body::of(vec![Bytes::copy_from_slice(body)]),
-    })
+    let meta = Meta {
+        status: 200,
+        freshness: Freshness::of(200, &fields, &cc, false, at, &defaults),
+        stamp: store.stamp(),
+        tags: store.tags.of(&fields, 0).unwrap(),
+        head: Head::store(&fields, &[], false, "", 1000).unwrap(),
+    };
+    Arc::new(Entry::of(meta, Body::of(vec![Bytes::copy_from_slice(body)])))
 }
 
 fn key(path: &str) -> Key {

@@ -61,6 +61,9 @@ pub fn used(cx: &Context<'_>, schema: &Schema, caches: &mut Names<'_>, reference
             .or(shared.stale_while_revalidate)
             .unwrap_or_default(),
         set_cookie: own.set_cookie.or(shared.set_cookie).unwrap_or(false),
+        refresh_ahead: own.refresh_ahead.or(shared.refresh_ahead),
+        jitter: own.jitter.or(shared.jitter).unwrap_or_default(),
+        ranges: own.ranges.or(shared.ranges).unwrap_or_default(),
         by_content: by_content(cx, own, shared),
         targets: match targets {
             Some(names) => names.clone(),

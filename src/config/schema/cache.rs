@@ -7,7 +7,10 @@ use http::HeaderName;
 use ipnet::IpNet;
 
 use super::name::{check_name, is_token, networks, reference};
+use crate::cache::ahead::{Ahead, Thousandths};
 use crate::cache::query::Query;
+use crate::cache::range::Misses;
+use crate::config::defaults;
 use crate::config::diagnostic::{At, Context, Diagnostic};
 use crate::config::reader::{Fields, Shape, parsed, text, word};
 use crate::config::value::{Node, Value};
@@ -49,6 +52,9 @@ pub struct Usage {
     pub stale_if_error: Option<Duration>,
     pub stale_while_revalidate: Option<Duration>,
     pub set_cookie: Option<bool>,
+    pub refresh_ahead: Option<Ahead>,
+    pub jitter: Option<Thousandths>,
+    pub ranges: Option<Misses>,
     pub targets: Option<Vec<HeaderName>>,
     pub by_content: Option<At<Vec<ContentKind>>>,
     /// Bytes.
@@ -75,6 +81,9 @@ pub const CACHE: Shape = Shape {
         "stale_if_error",
         "stale_while_revalidate",
         "set_cookie",
+        "refresh_ahead",
+        "jitter",
+        "ranges",
         "targets",
         "by_content",
         "max_content",
@@ -101,6 +110,9 @@ pub const USE: Shape = Shape {
         "stale_if_error",
         "stale_while_revalidate",
         "set_cookie",
+        "refresh_ahead",
+        "jitter",
+        "ranges",
         "targets",
         "by_content",
         "max_content",
@@ -109,6 +121,15 @@ pub const USE: Shape = Shape {
     later: &[],
 };
 
+pub const AHEAD: Shape = Shape {
+    what: "`refresh_ahead`",
+    keys: &["last", "hits"],
+    later: &[],
+};
+
+/// More hits than anybody waits for.
+const MAX_HITS: u32 = 1_000_000;
+const RANGES: [(&str, Misses); 3] = [("auto", Misses::Auto), ("whole", Misses::Whole), ("part", Misses::Part)];
 /// More is no query, and is held for each request that comes.
 const MAX_CONTENT: u64 = 1 << 20;
 /// Operations that are counted each for itself.
@@ -211,6 +232,9 @@ fn usage(fields: &Fields<'_>) -> Usage {
         stale_if_error: fields.optional_duration("stale_if_error", Duration::ZERO),
         stale_while_revalidate: fields.optional_duration("stale_while_revalidate", Duration::ZERO),
         set_cookie: fields.flag("set_cookie"),
+        refresh_ahead: fields.get("refresh_ahead").and_then(|node| ahead(fields.cx, node)),
+        jitter: fields.fraction("jitter", 0.0..=0.5).map(share),
+        ranges: fields.word("ranges", &RANGES, &[]).map(|found| found.value),
         targets: names(fields, "targets"),
         by_content: fields.list("by_content", "a list of \"query\" and \"graphql\"", |node| {
             let kinds = [("query", ContentKind::Query), ("graphql", ContentKind::Graphql)];
@@ -225,6 +249,23 @@ fn usage(fields: &Fields<'_>) -> Usage {
             }),
         operations: operations(fields),
     }
+}
+
+fn ahead(cx: &Context<'_>, node: &Node) -> Option<Ahead> {
+    let fields = Fields::of(cx, node, &AHEAD)?;
+    Some(Ahead {
+        last: fields
+            .fraction("last", 0.0..=1.0)
+            .map_or(defaults::CACHE_AHEAD.last, share),
+        hits: fields
+            .number("hits", 1..=MAX_HITS)
+            .unwrap_or(defaults::CACHE_AHEAD.hits),
+    })
+}
+
+fn share(of_one: f64) -> Thousandths {
+    // At most a thousand.
+    Thousandths((of_one * 1000.0).round() as u16)
 }
 
 fn operations(fields: &Fields<'_>) -> Option<At<Vec<String>>> {

@@ -70,6 +70,7 @@ const MORE_SHAPES: &[&Shape] = &[
     &cache::CACHE,
     &cache::DISK,
     &cache::KEY,
+    &cache::AHEAD,
     &cache::USE,
 ];
 

@@ -17,6 +17,7 @@ use super::h1::ClientBody;
 use super::stored::StoredBody;
 use super::upload::Sending;
 use crate::cache::fill::Seat;
+use crate::cache::range::Span;
 use crate::endpoint::Active;
 use crate::h1::decode::{Decoder, Step};
 use crate::net::deadline::Deadline;
@@ -98,6 +99,8 @@ pub enum ResponseBody {
     Stored(Box<StoredBody>),
     /// What is fetched for the cache, as it arrives.
     Filling(Box<Filling>),
+    /// One range of any of the others.
+    Window(Box<Window>),
     H1(Box<H1Body>),
     H2(Box<H2Body>),
     /// Any of the others, within a time.
@@ -116,9 +119,10 @@ impl ResponseBody {
                 *self = Self::Empty;
                 Poll::Ready((!bytes.is_empty()).then(|| Ok(Frame::data(bytes))))
             }
-            Self::Pieces(pieces) => Poll::Ready(pieces.0.next().map(|piece| Ok(Frame::data(piece)))),
+            Self::Pieces(pieces) => Poll::Ready(pieces.next().map(Ok)),
             Self::Stored(stored) => stored.poll_frame(cx),
             Self::Filling(filling) => filling.poll_frame(cx),
+            Self::Window(window) => window.poll_frame(cx),
             Self::H1(body) => body.poll_frame(cx),
             Self::H2(body) => body.poll_frame(cx),
             Self::Timed(body) => body.poll_frame(cx),
@@ -138,9 +142,10 @@ impl ResponseBody {
         match self {
             Self::Empty | Self::Upgraded(_) => true,
             Self::Full(bytes) => bytes.is_empty(),
-            Self::Pieces(pieces) => pieces.0.len() == 0,
+            Self::Pieces(pieces) => pieces.data.len() == 0 && pieces.trailers.is_none(),
             Self::Stored(stored) => stored.is_end(),
             Self::Filling(filling) => filling.0.is_end(),
+            Self::Window(window) => window.left == 0,
             Self::H1(body) => body.decoder.is_end(),
             Self::H2(body) => body.incoming.is_end_stream(),
             Self::Timed(timed) => timed.body.is_empty(),
@@ -158,7 +163,11 @@ impl Timed {
     /// Limits what can be limited: neither what has ended nor what has become a tunnel.
     pub fn limit(body: ResponseBody, at: Instant) -> ResponseBody {
         match body {
-            ResponseBody::H1(_) | ResponseBody::H2(_) | ResponseBody::Filling(_) | ResponseBody::Stored(_) => {
+            ResponseBody::H1(_)
+            | ResponseBody::H2(_)
+            | ResponseBody::Filling(_)
+            | ResponseBody::Window(_)
+            | ResponseBody::Stored(_) => {
                 let mut deadline = Deadline::default();
                 deadline.set_at(at);
                 ResponseBody::Timed(Box::new(Self { body, deadline }))
@@ -177,19 +186,84 @@ impl Timed {
     }
 }
 
-/// Pieces of a stored body, one after the other.
-pub struct Pieces(pub std::vec::IntoIter<Bytes>);
+/// Pieces of a stored body, one after the other, and what came behind it.
+pub struct Pieces {
+    pub data: std::vec::IntoIter<Bytes>,
+    pub trailers: Option<HeaderMap>,
+}
+
+impl Pieces {
+    fn next(&mut self) -> Option<Frame<Bytes>> {
+        let data = self.data.next().map(Frame::data);
+        data.or_else(|| self.trailers.take().map(Frame::trailers))
+    }
+}
 
 /// A body that others may read as well.
 pub struct Filling(pub Seat);
 
 impl Filling {
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, ProxyError>>> {
-        let part = ready!(self.0.poll_next(cx));
-        Poll::Ready(part.map(|part| {
-            part.map(Frame::data)
-                .map_err(|_| ProxyError::new(Kind::Reset, "response body: the fetch for the cache broke off"))
+        Poll::Ready(match ready!(self.0.poll_next(cx)) {
+            Some(Ok(data)) => Some(Ok(Frame::data(data))),
+            Some(Err(_)) => Some(Err(ProxyError::new(
+                Kind::Reset,
+                "response body: the fetch for the cache broke off",
+            ))),
+            None => {
+                let trailers = self.0.take_trailers();
+                trailers.map(|trailers| Ok(Frame::trailers(trailers.as_ref().clone())))
+            }
+        })
+    }
+}
+
+/// A range of a body that comes whole.
+pub struct Window {
+    body: ResponseBody,
+    /// Bytes before it, and of it.
+    skip: u64,
+    left: u64,
+}
+
+impl Window {
+    pub fn of(body: ResponseBody, (first, last): Span) -> ResponseBody {
+        ResponseBody::Window(Box::new(Self {
+            body,
+            skip: first,
+            left: last - first + 1,
         }))
+    }
+
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, ProxyError>>> {
+        while self.left > 0 {
+            let mut data = match ready!(self.body.poll_frame(cx)) {
+                Some(Ok(frame)) => match frame.into_data() {
+                    Ok(data) => data,
+                    // Trailers are the whole's.
+                    Err(_) => continue,
+                },
+                Some(Err(e)) => return Poll::Ready(Some(Err(e))),
+                None => {
+                    let short = ProxyError::new(Kind::BadResponse, "the response body ended before its length");
+                    return Poll::Ready(Some(Err(short)));
+                }
+            };
+            let skipped = self.skip.min(data.len() as u64);
+            self.skip -= skipped;
+            let _ = data.split_to(skipped as usize);
+            data.truncate(usize::try_from(self.left).unwrap_or(usize::MAX));
+            if data.is_empty() {
+                continue;
+            }
+            self.left -= data.len() as u64;
+            if self.left == 0 {
+                // Nothing is read for a reader who has his part.
+                self.body = ResponseBody::Empty;
+            }
+            return Poll::Ready(Some(Ok(Frame::data(data))));
+        }
+        Poll::Ready(None)
     }
 }
 

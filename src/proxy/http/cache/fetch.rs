@@ -162,7 +162,7 @@ pub fn begin(
         cached,
         asked,
         stale,
-        missing.ranged,
+        missing.ask.ranged,
         lead,
         delivery.clone(),
     );
@@ -356,10 +356,20 @@ async fn run(fetch: Fetch) {
             if !response.status.is_server_error() && !matches!(reason, Reason::RequestNoStore | Reason::PartUnusable) {
                 cached.cache.store.pass(&wanted.key, at.clock + HIT_FOR_MISS);
             }
-            lead.release(reason);
+            lead.release();
             deliver(&delivery, Fetched::Own(response, reason), record);
         }
-        Ok((opening, place, part)) => {
+        Ok((mut opening, place)) => {
+            if !lead.is_storable() {
+                opening.unkept = Some(Reason::Purged);
+            } else if opening
+                .length
+                .is_some_and(|n| !cached.cache.store.under_way().has_room(n))
+            {
+                // They all read it nevertheless: nobody asks again for want of room here.
+                opening.unkept = Some(Reason::NoRoom);
+                lead.forgo();
+            }
             let Response { fields, body, .. } = response;
             let opening = Arc::new(opening);
             lead.open(opening.clone());
@@ -370,7 +380,7 @@ async fn run(fetch: Fetch) {
             deliver(&delivery, shared, record);
             // It holds the request's record, and clients may read for long.
             drop(delivery);
-            pump(&cached, &opening, place, part, body, &mut lead).await;
+            pump(&cached, &opening, place, body, &mut lead).await;
         }
     }
 }
@@ -399,10 +409,10 @@ fn validated(
             lead.done(entry.clone());
             deliver(delivery, Fetched::Validated(entry), record);
         }
-        Err(reason) => {
+        Err(_) => {
             // It may not be stored any more: this answer is for the one who asked.
             cached.cache.purge(&wanted.key, false, at.clock).1.detach();
-            lead.release(reason);
+            lead.release();
             deliver(delivery, Fetched::Validated(entry.clone()), record);
         }
     }

@@ -1,31 +1,28 @@
 //! From an endpoint's response to what is stored: its head judged, its body read for everybody who waits.
 
 use std::sync::Arc;
+use std::time::SystemTime;
 
-use bytes::Bytes;
 use http::Method;
 use tokio::time::Instant;
 
 use super::wall;
+use crate::base::hash::stable_seeded;
+use crate::cache::ahead;
 use crate::cache::apart;
 use crate::cache::conditional;
 use crate::cache::directives::ForRequest;
-use crate::cache::entry::{Body, Entry, Meta};
+use crate::cache::entry::{Body, Entry, Meta, shared_trailers};
 use crate::cache::fill::{Fills, Lead, Opening};
 use crate::cache::freshness::Moment;
-use crate::cache::head::Head;
 use crate::cache::key::Key;
-use crate::cache::range::{self, Span};
 use crate::cache::reason::Reason;
-use crate::cache::storable::{self, Stored as Storable};
-use crate::cache::vary;
+use crate::cache::storable::{self, Came, Kept, Limits};
+use crate::cache::vary::{self, Vary};
 use crate::fields::{Fields, Known};
 use crate::proxy::http::Response;
 use crate::proxy::http::body::{Filling, ResponseBody};
 use crate::snapshot::Cached;
-
-/// A range, and the length of the whole it is of.
-type Ranged = (Span, u64);
 
 /// What of a request decides how its response is stored.
 pub struct Wanted {
@@ -62,7 +59,8 @@ pub fn renewed(
         newer.remove(Known::SetCookie);
     }
     let merged = conditional::merge(&entry.meta.head.fields(), &newer);
-    let (meta, _, place) = meta(cached, wanted, entry.meta.status, &merged, at)?;
+    let kept = keep(cached, wanted, entry.meta.status, &merged, None, at)?;
+    let (meta, _, place) = meta(cached, wanted, kept, &merged, at)?;
     Ok((Arc::new(entry.with(meta)), place))
 }
 
@@ -88,113 +86,104 @@ pub fn update(
     None
 }
 
-/// What is known of a response with these fields, and where it belongs.
-fn meta(
+/// Whether and how a response with this head is stored.
+fn keep(
     cached: &Cached,
     wanted: &Wanted,
     status: u16,
     fields: &Fields,
+    length: Option<u64>,
     at: Moment,
-) -> Result<(Meta, Storable, Key), Reason> {
+) -> Result<Kept, Reason> {
     let asked = storable::Asked {
         method: &wanted.method,
         cc: wanted.cc,
         authorized: wanted.authorized,
     };
-    let mut stored = storable::judge(&asked, status, fields, at, &cached.rules)?;
+    let limits = Limits {
+        body: cached.max_entry,
+        head: cached.max_head,
+    };
+    let came = Came {
+        status,
+        fields,
+        length,
+        at,
+        date: &httpdate::fmt_http_date(SystemTime::now()),
+    };
+    storable::keep(&asked, came, &cached.rules, limits)
+}
+
+/// What is known of it, what it varies by, and where it belongs.
+fn meta(
+    cached: &Cached,
+    wanted: &Wanted,
+    kept: Kept,
+    fields: &Fields,
+    at: Moment,
+) -> Result<(Meta, Vary, Key), Reason> {
+    let Kept {
+        status,
+        mut stored,
+        head,
+        ..
+    } = kept;
     if wanted.by_content {
         stored.vary = vary::with(&stored.vary, &apart::CONTENT);
     }
-    let date = httpdate::fmt_http_date(std::time::SystemTime::now());
-    let head = Head::store(fields, &stored.without, cached.rules.set_cookie, &date, cached.max_head);
-    let head = head.ok_or(Reason::HeadTooLarge)?;
-    let store = &cached.cache.store;
+    let cache = &cached.cache;
     let mut place = wanted.key.clone();
-    cached
-        .cache
+    cache
         .place(&mut place, fields, &stored.vary, &wanted.fields)
         .ok_or(Reason::VaryTooMany)?;
+    let random = stable_seeded(&place.text, cache.seed ^ at.clock as u64);
+    stored.freshness.lifetime = ahead::shortened(stored.freshness.lifetime, cached.jitter, random);
     let meta = Meta {
         status,
         freshness: stored.freshness,
         stamp: wanted.stamp,
-        tags: store.tags.of(fields, at.clock),
+        tags: cache.store.tags.of(fields, at.clock).map_err(|_| Reason::NoRoom)?,
         head,
     };
-    Ok((meta, stored, place))
+    Ok((meta, stored.vary, place))
 }
 
 /// What is opened for everybody who waits.
-pub fn opening(
-    cached: &Cached,
-    wanted: &Wanted,
-    response: &Response,
-    at: Moment,
-) -> Result<(Opening, Key, Option<Ranged>), Reason> {
-    let wire_status = response.status.as_u16();
-    let (status, part) = match wire_status {
-        206 => {
-            let told = response
-                .fields
-                .get(Known::ContentRange)
-                .and_then(range::read_content_range);
-            let (span, length) = told.ok_or(Reason::PartUnusable)?;
-            if response.length.is_some_and(|n| n != span.1 - span.0 + 1) {
-                return Err(Reason::PartUnusable);
-            }
-            (200, Some((span, length)))
-        }
-        status => (status, None),
-    };
-    if response.length.is_some_and(|n| n > cached.max_entry) {
-        return Err(Reason::TooLarge);
-    }
-    let (meta, stored, place) = match part {
-        None => meta(cached, wanted, status, &response.fields, at)?,
-        Some(_) => {
-            let mut fields = response.fields.clone();
-            fields.remove(Known::ContentRange);
-            meta(cached, wanted, status, &fields, at)?
-        }
-    };
+pub fn opening(cached: &Cached, wanted: &Wanted, response: &Response, at: Moment) -> Result<(Opening, Key), Reason> {
+    let (wire_status, length) = (response.status.as_u16(), response.length);
+    let kept = keep(cached, wanted, wire_status, &response.fields, length, at)?;
+    let part = kept.part;
+    let (meta, vary, place) = meta(cached, wanted, kept, &response.fields, at)?;
     let opening = Opening {
         meta,
         asked: at.clock - at.delay,
         wire_status,
-        length: response.length,
-        vary: stored.vary,
+        length,
+        part,
+        unkept: None,
+        vary,
         key: place.text.as_slice().into(),
     };
-    Ok((opening, place, part))
+    Ok((opening, place))
 }
 
 /// A body that is stored while one client reads it.
 pub fn share(cached: &Arc<Cached>, opening: Opening, place: Key, body: ResponseBody) -> ResponseBody {
     if body.is_empty() {
-        let entry = Entry {
-            meta: opening.meta,
-            body: Body::of(Vec::new()),
-        };
+        let entry = Entry::of(opening.meta, Body::of(Vec::new()));
         cached.cache.keep(&place, &Arc::new(entry), opening.asked, None);
         return body;
     }
     let (mut lead, seat) = Fills::alone(cached.cache.store.under_way());
     let cached = cached.clone();
-    tokio::task::spawn_local(async move { pump(&cached, &opening, place, None, body, &mut lead).await });
+    tokio::task::spawn_local(async move { pump(&cached, &opening, place, body, &mut lead).await });
     ResponseBody::Filling(Box::new(Filling(seat)))
 }
 
 /// Reads the body for everybody, and stores it.
-pub async fn pump(
-    cached: &Cached,
-    opening: &Opening,
-    place: Key,
-    part: Option<Ranged>,
-    mut body: ResponseBody,
-    lead: &mut Lead,
-) {
-    let mut kept = true;
-    let mut total = 0u64;
+pub async fn pump(cached: &Cached, opening: &Opening, place: Key, mut body: ResponseBody, lead: &mut Lead) {
+    let mut kept = opening.unkept != Some(Reason::NoRoom);
+    let (mut total, mut trailers) = (0u64, None);
     loop {
         std::future::poll_fn(|cx| lead.poll_room(cx)).await;
         if !kept && lead.watchers() == 0 {
@@ -202,12 +191,16 @@ pub async fn pump(
         }
         match std::future::poll_fn(|cx| body.poll_frame(cx)).await {
             Some(Ok(frame)) => {
-                let data = frame.data_ref().map_or(&[][..], Bytes::as_ref);
-                if data.is_empty() {
-                    continue;
-                }
+                let data = match frame.into_data() {
+                    Ok(data) if data.is_empty() => continue,
+                    Ok(data) => data,
+                    Err(frame) => {
+                        trailers = frame.into_trailers().ok().and_then(|all| shared_trailers(&all));
+                        continue;
+                    }
+                };
                 total += data.len() as u64;
-                let fits = lead.push(data) && total <= cached.max_entry;
+                let fits = lead.push(&data) && total <= cached.max_entry;
                 if kept && !fits {
                     kept = false;
                     lead.forgo();
@@ -218,16 +211,18 @@ pub async fn pump(
             None => break,
         }
     }
-    let Some(pieces) = lead.end() else { return };
-    let body = match part {
+    let Some(pieces) = lead.end(trailers.as_ref()) else {
+        return;
+    };
+    let body = match opening.part {
         Some((span, length)) if total == span.1 - span.0 + 1 => Body::part(span, length, pieces),
         None if opening.length.is_none_or(|n| n == total) => Body::of(pieces),
         _ => return,
     };
     let meta = opening.meta.clone();
-    let entry = match part {
+    let entry = match opening.part {
         Some(_) => joined(cached, &place, meta, body),
-        None => Entry { meta, body },
+        None => Entry::of(meta, body).trailed(trailers, cached.max_head),
     };
     cached.cache.keep(&place, &Arc::new(entry), opening.asked, Some(lead));
     lead.unlist();
@@ -246,8 +241,5 @@ fn joined(cached: &Cached, place: &Key, meta: Meta, body: Body) -> Entry {
         true => Some(before.body.clone()),
         false => before.body.joined(&body),
     });
-    Entry {
-        meta,
-        body: whole.unwrap_or(body),
-    }
+    Entry::of(meta, whole.unwrap_or(body))
 }

@@ -11,7 +11,9 @@ use super::status::Told;
 use super::{Asked, Missing, Step, count, find, wall};
 use crate::cache::fill::{Failure, Fills, Joined, Opening, Outcome, Seat};
 use crate::cache::freshness::{Freshness, Verdict};
+use crate::cache::range;
 use crate::cache::reason::Reason;
+use crate::fields::Known;
 use crate::proxy::error::{Kind, ProxyError};
 use crate::proxy::http::request::Work;
 use crate::proxy::http::{Response, Scope};
@@ -34,9 +36,14 @@ pub async fn get(
     let cache = &cached.cache;
     for joins in 0.. {
         let budget = cache.store.under_way();
-        let joined = match missing.shared && joins < MAX_JOINS {
-            true => cache.fills.join(&asked.key, budget),
-            false => {
+        let key = match missing.ask.ranged {
+            _ if !missing.ask.shared || joins == MAX_JOINS => None,
+            true => range::shared(&asked.key, &asked.request.fields),
+            false => Some(asked.key.clone()),
+        };
+        let joined = match key {
+            Some(key) => cache.fills.join(&key, budget),
+            None => {
                 let (lead, seat) = Fills::alone(budget);
                 Joined::Lead(lead, seat)
             }
@@ -44,7 +51,7 @@ pub async fn get(
         match joined {
             Joined::Lead(lead, seat) => {
                 // Another may have stored it between the look and this.
-                if missing.shared && missing.stale.is_none() {
+                if missing.ask.shared && missing.stale.is_none() {
                     match find(scope, work, cached, asked, Instant::now(), record) {
                         Ok(response) => return Ok(response),
                         Err(Step::Fetch(newer)) if newer.stale.is_some() => missing = newer,
@@ -68,7 +75,7 @@ pub async fn get(
                             result: CacheResult::Collapsed,
                             collapsed: true,
                             ttl: Some(entry.meta.freshness.ttl(clock)),
-                            ..Told::forwarded(CacheResult::Collapsed, missing.why, missing.detail)
+                            ..Told::forwarded(CacheResult::Collapsed, missing.ask.why, missing.ask.detail)
                         };
                         if suits(asked, &entry.meta.freshness, clock) {
                             let now = Now { clock, wall };
@@ -79,14 +86,14 @@ pub async fn get(
                             }
                         }
                     }
-                    Outcome::Released(_) => {}
+                    Outcome::Released => {}
                     Outcome::Failed(failure) => return failed(scope, cached, asked, &missing, failure, record),
                 }
                 // Not for this one: looked for anew, and asked for alone where that must be.
                 match find(scope, work, cached, asked, Instant::now(), record) {
                     Ok(response) => return Ok(response),
                     Err(Step::Fetch(newer)) => missing = newer,
-                    Err(_) => missing.shared = false,
+                    Err(_) => missing.ask.shared = false,
                 }
             }
         }
@@ -125,15 +132,20 @@ fn follow(
     }
     let told = Told {
         collapsed: true,
-        status: Some(opening.meta.status),
+        status: Some(opening.wire_status),
         ttl: Some(freshness.ttl(clock)),
-        ..Told::forwarded(CacheResult::Collapsed, missing.why, missing.detail)
+        ..Told::forwarded(CacheResult::Collapsed, missing.ask.why, missing.ask.detail)
     };
+    let status = StatusCode::from_u16(opening.wire_status).ok()?;
+    let mut fields = opening.meta.head.fields();
+    if let Some((span, length)) = opening.part {
+        fields.append(Known::ContentRange, range::content_range(span, length).as_bytes());
+    }
     count(scope, cached, told.result, record);
     Some(serve::streamed(
         serve::Streamed {
-            status: StatusCode::from_u16(opening.meta.status).ok()?,
-            fields: opening.meta.head.fields(),
+            status,
+            fields,
             length: opening.length,
             seat,
         },
@@ -156,7 +168,7 @@ async fn lead_on(
     let (fetched, seat) = fetching.result(scope, record).await;
     let clock = cached.cache.clock(Instant::now());
     let now = Now { clock, wall };
-    let told = Told::forwarded(CacheResult::Miss, missing.why, missing.detail);
+    let told = Told::forwarded(CacheResult::Miss, missing.ask.why, missing.ask.detail);
     if !matches!(fetched, Fetched::Own(..)) {
         record.endpoint = None;
     }
@@ -167,6 +179,10 @@ async fn lead_on(
                 detail: Some(reason),
                 ..told
             };
+            if !missing.ask.ranged {
+                // It was asked for whole.
+                serve::cut(&mut response, &asked.request, now);
+            }
             told.tell(&mut response.fields);
             count(scope, cached, told.result, record);
             Ok(response)
@@ -174,9 +190,10 @@ async fn lead_on(
         Fetched::Shared { fields, opening } => {
             let seat = seat.ok_or_else(|| ProxyError::new(Kind::Unavailable, "nobody reads what is fetched"))?;
             let told = Told {
-                status: Some(opening.meta.status),
+                status: Some(opening.wire_status),
                 ttl: Some(opening.meta.freshness.ttl(clock)),
-                stored: true,
+                stored: opening.unkept.is_none(),
+                detail: opening.unkept.or(told.detail),
                 ..told
             };
             count(scope, cached, told.result, record);

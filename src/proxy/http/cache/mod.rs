@@ -24,8 +24,9 @@ use super::{Request, Response, Scope, respond};
 use crate::cache::apart;
 use crate::cache::directives::ForRequest;
 use crate::cache::entry::Entry;
-use crate::cache::freshness::{Freshness, Verdict};
-use crate::cache::key::{self, Key};
+use crate::cache::explain::{self, Ask, Asking, Decision};
+use crate::cache::freshness::Freshness;
+use crate::cache::key::Key;
 use crate::cache::reason::Reason;
 use crate::cache::store::Found;
 use crate::cache::vary;
@@ -34,9 +35,6 @@ use crate::proxy::error::ProxyError;
 use crate::proxy::record::Record;
 use crate::snapshot::Cached;
 use crate::telemetry::series::CacheResult;
-
-/// Methods that are registered as safe and answered by no cache here; unknown ones change things.
-const SAFE: [&str; 4] = ["QUERY", "PROPFIND", "REPORT", "SEARCH"];
 
 /// How long what a purge or a change has made void is waited for to be so behind memory as well.
 const PURGE_WAIT: Duration = Duration::from_millis(250);
@@ -50,6 +48,9 @@ pub struct Asked {
     key: Key,
     cc: ForRequest,
     authorized: bool,
+    trusted: bool,
+    keyless: bool,
+    by_content: bool,
     /// What it carries, where it is stored by that.
     content: Option<Bytes>,
     /// What is behind memory was asked.
@@ -79,13 +80,31 @@ enum Step {
 struct Missing {
     /// To be validated.
     stale: Option<Stored>,
-    /// `fwd` of Cache-Status.
-    why: &'static str,
-    detail: Option<Reason>,
-    /// Others that ask for the same wait for this answer.
-    shared: bool,
-    /// Only the range that is asked for.
-    ranged: bool,
+    ask: Ask,
+}
+
+impl Asked {
+    fn asking<'a>(&'a self, cached: &'a Cached) -> Asking<'a> {
+        let Request {
+            method,
+            fields,
+            body,
+            upgrade,
+            ..
+        } = &self.request;
+        Asking {
+            method,
+            fields,
+            cc: self.cc,
+            authorized: self.authorized,
+            has_body: !body.is_empty(),
+            upgrades: upgrade.is_some(),
+            by_content: self.by_content,
+            keyless: self.keyless,
+            trusted: self.trusted,
+            apart: &cached.rules.apart,
+        }
+    }
 }
 
 /// Whether requests of this method are looked up.
@@ -97,7 +116,11 @@ pub fn reads(method: &Method) -> bool {
 pub fn key_of(scope: &Scope<'_>, fields: &Fields, host: &str, path: &str, query: Option<&str>) -> Option<Key> {
     let authority = fields.get(Known::Host).unwrap_or_default();
     let https = is_https(scope.down, &scope.http.trusted_proxies, fields);
-    Key::of(https, host, authority, path, query)
+    // `shop.` is routed as `shop` is; its endpoint sees which was asked for, and may answer either in its own way.
+    match authority.split(|b| *b == b':').next() {
+        Some([.., b'.']) => Key::of(https, &format!("{host}."), authority, path, query),
+        _ => Key::of(https, host, authority, path, query),
+    }
 }
 
 fn wall() -> i64 {
@@ -120,87 +143,39 @@ pub fn look_up(
         true => ForRequest::read(fields),
         false => ForRequest::default(),
     };
+    let by_content = cached.by_content.takes(&request.method);
     let mut asked = Asked {
         authorized: fields.has(Known::Authorization),
         cc,
-        key: Key::default(),
         content: None,
         recalled: false,
-        step: Step::Change(Reason::Method),
+        step: Step::Content,
+        trusted: is_trusted(scope.down, &scope.http.trusted_proxies),
+        keyless: key.is_none(),
+        by_content,
+        key: key.unwrap_or_default(),
         request,
     };
     if asked.request.method.as_str() == "PURGE" && !cached.purge_sources.is_empty() {
+        let key = (!asked.keyless).then(|| std::mem::take(&mut asked.key));
         asked.step = Step::Purge(key);
         return Err(Box::new(asked));
     }
-    let by_content = cached.by_content.takes(&asked.request.method);
-    let bypass = why_bypass(scope, &asked, key.is_none(), by_content);
-    asked.key = key.unwrap_or_default();
-    if let Some(reason) = bypass {
-        let changes = asked.request.method == Method::POST && reason != Reason::KeyTooLong;
-        asked.step = if changes {
-            Step::Change(reason)
-        } else {
-            Step::Bypass(reason)
-        };
-        return Err(Box::new(asked));
-    }
-    if by_content {
-        asked.step = Step::Content;
-        return Err(Box::new(asked));
-    }
-    if !matches!(asked.request.method, Method::GET | Method::HEAD) {
-        return Err(Box::new(asked));
-    }
-    apart::note(&mut asked.request.fields, &cached.cookies);
-    let started = record.started;
-    match find(scope, work, cached, &mut asked, started, record) {
-        Ok(response) => Ok(response),
-        Err(step) => {
-            asked.step = step;
-            Err(Box::new(asked))
+    let decision = explain::unasked(&asked.asking(cached));
+    match decision {
+        Some(Decision::Change(reason)) => asked.step = Step::Change(reason),
+        Some(Decision::Bypass(reason)) => asked.step = Step::Bypass(reason),
+        _ if by_content => {}
+        _ => {
+            apart::note(&mut asked.request.fields, &cached.cookies);
+            let started = record.started;
+            match find(scope, work, cached, &mut asked, started, record) {
+                Ok(response) => return Ok(response),
+                Err(step) => asked.step = step,
+            }
         }
     }
-}
-
-/// Why the cache has no part in a request. Methods that change things are told apart elsewhere.
-fn why_bypass(scope: &Scope<'_>, asked: &Asked, no_key: bool, by_content: bool) -> Option<Reason> {
-    let Request {
-        method,
-        fields,
-        body,
-        upgrade,
-        ..
-    } = &asked.request;
-    let safe = matches!(*method, Method::OPTIONS | Method::TRACE | Method::CONNECT) || SAFE.contains(&method.as_str());
-    if (safe && !by_content) || upgrade.is_some() {
-        return Some(Reason::Method);
-    }
-    if no_key {
-        return Some(Reason::KeyTooLong);
-    }
-    if !by_content && !matches!(*method, Method::GET | Method::HEAD) {
-        return None;
-    }
-    if !by_content && !body.is_empty() {
-        return Some(Reason::RequestBody);
-    }
-    if asked.cc.no_store {
-        return Some(Reason::RequestNoStore);
-    }
-    // They are for the origin alone (RFC 9111 section 4.3.2).
-    if fields.has(Known::IfMatch) || fields.has(Known::IfUnmodifiedSince) {
-        return Some(Reason::RequestOverride);
-    }
-    // 304 answers no POST (RFC 9110 section 13.1.2).
-    if *method == Method::POST && (fields.has(Known::IfNoneMatch) || fields.has(Known::IfModifiedSince)) {
-        return Some(Reason::RequestOverride);
-    }
-    // A proxy in front that is believed may name a host of its choice: the endpoint sees it, the key does not.
-    let renamed = fields.has(Known::XForwardedHost)
-        && fields.get(Known::XForwardedHost) != fields.get(Known::Host)
-        && is_trusted(scope.down, &scope.http.trusted_proxies);
-    (renamed || key::is_overridden(fields)).then_some(Reason::RequestOverride)
+    Err(Box::new(asked))
 }
 
 /// The answer of the store, or what is to be done.
@@ -233,67 +208,59 @@ fn judge(
         clock: cache.clock(at),
         wall,
     };
-    let is_head = asked.request.method == Method::HEAD;
-    let ranged = asked.request.fields.has(Known::Range) && asked.request.method == Method::GET;
-    let missing = |why, detail, shared| Missing {
-        stale: None,
-        why,
-        detail,
-        shared: shared && !ranged,
-        ranged,
+    let is_there = !matches!(found, Found::Nothing | Found::OtherVariant);
+    if !is_there && !asked.recalled && !cache.tiers.is_empty() {
+        return Err(Step::Recall { stale: false });
+    }
+    if matches!(found, Found::Nothing) {
+        expect(cached, asked);
+    }
+    let rules = explain::Rules {
+        ranges: cached.ranges,
+        max_entry: cached.max_entry,
     };
-    let (why, shared) = match found {
-        Found::Nothing | Found::OtherVariant if !asked.recalled && !cache.tiers.is_empty() => {
-            return Err(Step::Recall { stale: false });
-        }
-        Found::Nothing => {
-            expect(cached, asked);
-            ("uri-miss", true)
-        }
-        Found::OtherVariant => ("vary-miss", true),
-        Found::Pass => ("uri-miss", false),
-        Found::Entry(entry, _) if asked.authorized && !entry.meta.freshness.is_for_authorized() => {
-            return Err(Step::Fetch(missing("bypass", Some(Reason::Authorization), false)));
-        }
-        Found::Entry(entry, freshness) => {
-            let (detail, result) = match freshness.verdict(&asked.cc, now.clock) {
-                Verdict::Fresh => (None, CacheResult::Hit),
-                Verdict::Stale(reason) => (Some(reason), CacheResult::Stale),
-                Verdict::Meanwhile => (Some(Reason::WhileRevalidate), CacheResult::Stale),
-                Verdict::Validate(Reason::Stale) if !asked.recalled && cache.tiers.are_shared() => {
-                    return Err(Step::Recall { stale: true });
-                }
-                Verdict::Validate(reason) => return Err(validate(asked, (entry, freshness), reason, ranged)),
-            };
+    let decision = explain::look(&asked.asking(cached), &found, rules, now.clock, wall);
+    if decision.is_for_want_of_fresh() && !asked.recalled && cache.tiers.are_shared() {
+        return Err(Step::Recall { stale: true });
+    }
+    let stored = match found {
+        Found::Entry(entry, freshness) => Some((entry, freshness)),
+        _ => None,
+    };
+    let ask = match (decision, &stored) {
+        (Decision::Serve(detail), Some((entry, freshness))) => {
+            let renews = detail.is_none()
+                && cached
+                    .ahead
+                    .is_some_and(|ahead| ahead.renews(&entry.heat, freshness, now.clock));
             let told = Told {
-                result,
-                detail,
+                result: detail.map_or(CacheResult::Hit, |_| CacheResult::Stale),
+                detail: detail.or(renews.then_some(Reason::Ahead)),
                 ..Told::hit(freshness.ttl(now.clock))
             };
-            match serve::stored(&entry, &freshness, &asked.request, now, &told) {
+            match serve::stored(entry, freshness, &asked.request, now, &told) {
                 Some(response) => {
-                    if detail == Some(Reason::WhileRevalidate) {
-                        fetch::behind(scope, work, cached, asked, (entry, freshness));
+                    if renews || detail == Some(Reason::WhileRevalidate) {
+                        fetch::behind(scope, work, cached, asked, (entry.clone(), *freshness));
                     }
-                    count(scope, cached, result, record);
+                    count(scope, cached, told.result, record);
                     return Ok(response);
                 }
-                None => {
-                    return Err(Step::Fetch(missing("partial", None, false)));
-                }
+                None => return Err(Step::Bypass(Reason::PartUnusable)),
             }
         }
+        (Decision::Refuse(why), _) => return Ok(only_if_cached(scope, cached, why, record)),
+        (Decision::Ask(ask), _) => ask,
+        // The others are for what is not looked up.
+        _ => return Err(Step::Bypass(Reason::Method)),
     };
-    if asked.cc.only_if_cached {
-        return Ok(only_if_cached(scope, cached, why, record));
+    if asked.request.method == Method::HEAD {
+        return Err(Step::Head(stored.filter(|_| ask.detail != Some(Reason::Authorization))));
     }
-    if is_head {
-        return Err(Step::Head(None));
-    }
-    let detail = (!shared).then_some(Reason::HitForMiss);
-    // Who wants it from the endpoint does not want what another asked for before.
-    let insists = asked.cc.no_cache || asked.cc.max_age == Some(0);
-    Err(Step::Fetch(missing(why, detail, shared && !insists)))
+    Err(Step::Fetch(Missing {
+        stale: stored.filter(|_| ask.validates),
+        ask,
+    }))
 }
 
 /// Where nothing is stored, requests that are told apart whatever `Vary` says do not wait for each other.
@@ -310,26 +277,6 @@ fn expect(cached: &Cached, asked: &mut Asked) {
         vary = vary::with(&vary, &apart::CONTENT);
     }
     cached.cache.store.expect(&mut asked.key, &vary, &asked.request.fields);
-}
-
-/// What is stored has to be validated first.
-fn validate(asked: &Asked, stored: Stored, reason: Reason, ranged: bool) -> Step {
-    if asked.request.method == Method::HEAD {
-        return Step::Head(Some(stored));
-    }
-    let why = match reason {
-        Reason::Stale | Reason::NoCache => "stale",
-        _ => "request",
-    };
-    let whole = stored.0.body.is_whole();
-    Step::Fetch(Missing {
-        // A part cannot be told to be current as a whole.
-        shared: reason == Reason::Stale && stored.1.is_reusable() && whole,
-        ranged: ranged && !whole,
-        stale: whole.then_some(stored),
-        why,
-        detail: Some(reason),
-    })
 }
 
 fn only_if_cached(scope: &Scope<'_>, cached: &Cached, why: &'static str, record: &mut Record) -> Response {

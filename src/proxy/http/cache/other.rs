@@ -146,7 +146,10 @@ pub async fn change(
     };
     let at = fill::moment(cached, begun);
     let opened = is_new_state.then(|| fill::opening(cached, &wanted, &response, at));
-    let Some(Ok((opening, place, None))) = opened else {
+    let opened = opened
+        .and_then(Result::ok)
+        .filter(|(opening, _)| opening.part.is_none());
+    let Some((opening, place)) = opened else {
         told.tell(&mut response.fields);
         return Ok(response);
     };

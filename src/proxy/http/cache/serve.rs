@@ -1,7 +1,7 @@
 //! Answers made of what is stored: whole, as ranges, or told to be current.
 
 use bytes::Bytes;
-use http::{Method, StatusCode};
+use http::{Method, StatusCode, Version};
 
 use super::status::Told;
 use crate::cache::conditional;
@@ -10,7 +10,7 @@ use crate::cache::fill::Seat;
 use crate::cache::freshness::Freshness;
 use crate::cache::range::{self, Asked};
 use crate::fields::{Fields, Known};
-use crate::proxy::http::body::{Filling, Pieces, ResponseBody};
+use crate::proxy::http::body::{Filling, Pieces, ResponseBody, Window};
 use crate::proxy::http::stored::StoredBody;
 use crate::proxy::http::{Request, Response};
 
@@ -32,44 +32,76 @@ pub fn stored(entry: &Entry, freshness: &Freshness, request: &Request, now: Now,
         return Some(not_modified(fields, freshness, now, told));
     }
     let length = entry.body.length();
-    if request.fields.has(Known::Range)
-        && request.method == Method::GET
-        && status == StatusCode::OK
-        && conditional::may_range(&request.fields, &fields, (now.wall)())
-    {
-        match range::asked(&request.fields, length) {
-            Asked::Whole => {}
-            Asked::Unsatisfiable => {
-                fields.append(Known::ContentRange, format!("bytes */{length}").as_bytes());
-                finish(&mut fields, freshness, now, told);
-                return Some(Response {
-                    status: StatusCode::RANGE_NOT_SATISFIABLE,
-                    fields,
-                    body: ResponseBody::Empty,
-                    length: Some(0),
-                });
+    match asked(request, status, &fields, length, now) {
+        Asked::Whole => {}
+        Asked::Unsatisfiable => return Some(unsatisfiable(fields, length, freshness, now, told)),
+        // Several pieces of what is not in memory: a server need not answer with ranges (RFC 9110 section 14.2).
+        Asked::Spans(spans) if spans.len() > 1 && !entry.body.is_held() => {}
+        Asked::Spans(spans) => {
+            let held = entry.body.span();
+            if !spans.iter().all(|span| held.0 <= span.0 && span.1 <= held.1) {
+                return None;
             }
-            // Several pieces of what is not in memory: a server need not answer with ranges (RFC 9110 section 14.2).
-            Asked::Spans(spans) if spans.len() > 1 && !entry.body.is_held() => {}
-            Asked::Spans(spans) => {
-                let held = entry.body.span();
-                if !spans.iter().all(|span| held.0 <= span.0 && span.1 <= held.1) {
-                    return None;
-                }
-                return Some(ranges(entry, fields, &spans, freshness, now, told));
-            }
+            return Some(ranges(entry, fields, &spans, freshness, now, told));
         }
     }
     if !entry.body.is_whole() && request.method != Method::HEAD {
         return None;
     }
     finish(&mut fields, freshness, now, told);
+    // Behind a body with a length HTTP/1 has no trailers, and HTTP/1.0 has none at all.
+    let trails = entry.trailers.is_some()
+        && entry.body.is_held()
+        && request.method != Method::HEAD
+        && request.version >= Version::HTTP_11;
     Some(Response {
         status,
         fields,
-        body: whole(&entry.body),
-        length: (status != StatusCode::NO_CONTENT).then_some(length),
+        body: match &entry.trailers {
+            Some(trailers) if trails => ResponseBody::Pieces(Box::new(Pieces {
+                data: entry.body.chunks().to_vec().into_iter(),
+                trailers: Some(trailers.as_ref().clone()),
+            })),
+            _ => whole(&entry.body),
+        },
+        length: (status != StatusCode::NO_CONTENT && !trails).then_some(length),
     })
+}
+
+/// What of a response with these fields and a body of `length` bytes is asked for.
+fn asked(request: &Request, status: StatusCode, fields: &Fields, length: u64, now: Now) -> Asked {
+    let ranged = request.fields.has(Known::Range) && request.method == Method::GET && status == StatusCode::OK;
+    match ranged && conditional::may_range(&request.fields, fields, (now.wall)()) {
+        true => range::asked(&request.fields, length),
+        false => Asked::Whole,
+    }
+}
+
+fn unsatisfiable(mut fields: Fields, length: u64, freshness: &Freshness, now: Now, told: &Told) -> Response {
+    fields.append(Known::ContentRange, format!("bytes */{length}").as_bytes());
+    finish(&mut fields, freshness, now, told);
+    Response {
+        status: StatusCode::RANGE_NOT_SATISFIABLE,
+        fields,
+        body: ResponseBody::Empty,
+        length: Some(0),
+    }
+}
+
+/// The range that is asked for of a response that came whole and is for this client alone. Several ranges get the whole.
+pub fn cut(response: &mut Response, request: &Request, now: Now) {
+    let Some(length) = response.length else { return };
+    let Asked::Spans(spans) = asked(request, response.status, &response.fields, length, now) else {
+        return;
+    };
+    if let [span] = spans.as_slice() {
+        let body = std::mem::replace(&mut response.body, ResponseBody::Empty);
+        response.body = Window::of(body, *span);
+        response.status = StatusCode::PARTIAL_CONTENT;
+        response.length = Some(span.1 - span.0 + 1);
+        let range = range::content_range(*span, length);
+        response.fields.append(Known::ContentRange, range.as_bytes());
+    }
 }
 
 fn whole(body: &Body) -> ResponseBody {
@@ -77,14 +109,17 @@ fn whole(body: &Body) -> ResponseBody {
         Body::One(bytes) if bytes.is_empty() => ResponseBody::Empty,
         Body::One(bytes) => ResponseBody::Full(bytes.clone()),
         Body::Stored(file) => ResponseBody::Stored(Box::new(StoredBody::new(file.clone(), body.span()))),
-        body => ResponseBody::Pieces(Box::new(Pieces(body.chunks().to_vec().into_iter()))),
+        body => pieces(body.chunks().to_vec()),
     }
 }
 
 fn pieces(mut pieces: Vec<Bytes>) -> ResponseBody {
     match pieces.len() {
         1 => ResponseBody::Full(pieces.remove(0)),
-        _ => ResponseBody::Pieces(Box::new(Pieces(pieces.into_iter()))),
+        _ => ResponseBody::Pieces(Box::new(Pieces {
+            data: pieces.into_iter(),
+            trailers: None,
+        })),
     }
 }
 
@@ -153,7 +188,7 @@ pub struct Streamed {
     pub seat: Seat,
 }
 
-/// The answer that streams it.
+/// The answer that streams it, or the range of it that is asked for.
 pub fn streamed(streamed: Streamed, freshness: &Freshness, request: &Request, now: Now, told: &Told) -> Response {
     let Streamed {
         status,
@@ -165,9 +200,14 @@ pub fn streamed(streamed: Streamed, freshness: &Freshness, request: &Request, no
     if asks && status == StatusCode::OK && conditional::is_current(&request.fields, &fields, (now.wall)()) {
         return not_modified(fields, freshness, now, told);
     }
+    if let Some(length) = length
+        && asked(request, status, &fields, length, now) == Asked::Unsatisfiable
+    {
+        return unsatisfiable(fields, length, freshness, now, told);
+    }
     finish(&mut fields, freshness, now, told);
     let empty = length == Some(0) || status == StatusCode::NO_CONTENT;
-    Response {
+    let mut response = Response {
         status,
         fields,
         body: match empty {
@@ -175,7 +215,9 @@ pub fn streamed(streamed: Streamed, freshness: &Freshness, request: &Request, no
             false => ResponseBody::Filling(Box::new(Filling(seat))),
         },
         length,
-    }
+    };
+    cut(&mut response, request, now);
+    response
 }
 
 /// The fields a cache tells anew each time.
