@@ -33,6 +33,8 @@ pub struct Purges {
     tags: Marks,
     urls: Marks,
     prefixes: Marks,
+    /// Times that a mark was given up because nothing is left that it means.
+    done: u64,
 }
 
 impl Mark {
@@ -86,10 +88,16 @@ impl Purges {
             && mark.hard <= stamp
         {
             mark.hard = 0;
+            self.done += 1;
             if mark.soft == 0 {
                 self.urls.remove(url);
             }
         }
+    }
+
+    /// Changes when a mark is given up: who read a file meanwhile cannot tell by the marks whether it was meant.
+    pub fn times_done(&self) -> u64 {
+        self.done
     }
 
     /// URLs of which there may be files, and up to which stamp they are meant.
@@ -180,7 +188,9 @@ mod tests {
         purges.done(b"u", 4);
         assert_eq!(fate(&purges, "u", &[], 4), Fate::Gone);
         purges.done(b"u", 5);
-        assert_eq!(purges, Purges::default());
+        assert_eq!(purges.times_done(), 1);
+        assert_eq!(purges.undone(), []);
+        assert_eq!(fate(&purges, "u", &[], 4), Fate::Untouched);
         purges.note(&url, true, 6, 9);
         purges.note(&url, false, 7, 9);
         purges.done(b"u", 7);

@@ -17,6 +17,8 @@ use crate::cache::tags::Fate;
 
 /// Most heads, and most small responses, are read whole by this.
 const FIRST: u64 = 16 * 1024;
+/// A file is read so often where purges end while it is read.
+const READS: u32 = 8;
 /// Larger bodies stay where they are.
 pub const LARGE: u64 = 1 << 20;
 
@@ -24,6 +26,8 @@ pub const LARGE: u64 = 1 << 20;
 enum Failure {
     Broken(io::Error),
     Refused(Refused),
+    /// Purges ended while it was read, each time.
+    Unsettled,
 }
 
 impl From<io::Error> for Failure {
@@ -57,7 +61,7 @@ pub fn run(shared: &Shared) {
 }
 
 fn record_of(shared: &Shared, open: &Arc<Open>, key: &[u8], name: Name) -> Option<Record> {
-    let read = read(shared, open, key, name);
+    let read = settled(shared, open, key, name);
     if !matches!(read, Err(Failure::Broken(_))) {
         shared.read_worked();
     }
@@ -76,12 +80,26 @@ fn record_of(shared: &Shared, open: &Arc<Open>, key: &[u8], name: Name) -> Optio
             }
             None
         }
+        Err(Failure::Unsettled) => None,
         Err(Failure::Broken(e)) => {
             shared.counts.read_errors.fetch_add(1, Relaxed);
             shared.read_failed(&e);
             None
         }
     }
+}
+
+/// What stands in a file that no purge has ended on meanwhile: that removes the file and then its mark, so that neither would
+/// be seen by who has opened the file before and looks for the mark after.
+fn settled(shared: &Shared, open: &Arc<Open>, key: &[u8], name: Name) -> Result<Option<Record>, Failure> {
+    for _ in 0..READS {
+        let done = shared.purges().times_done();
+        let found = read(shared, open, key, name)?;
+        if found.is_none() || shared.purges().times_done() == done {
+            return Ok(found);
+        }
+    }
+    Err(Failure::Unsettled)
 }
 
 fn read(shared: &Shared, open: &Arc<Open>, key: &[u8], name: Name) -> Result<Option<Record>, Failure> {
