@@ -7,11 +7,12 @@ use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Deserialize;
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::api::{self, Secret, Tls, Url};
+use super::api::{self, Tls, Url, credentials};
 use super::dns::Resolver;
 use super::feed::{self, Feed, Report};
 use super::{Answer, Listed, MAX_ENDPOINTS, MIN_WAIT, Start, back_off, jittered, zone};
 use crate::base::rng::Rng;
+use crate::base::secret::Secret;
 use crate::net::addr::EndpointAddr;
 use crate::tls::ClientSpec;
 
@@ -81,7 +82,7 @@ fn next(index: u64, answered: u64) -> u64 {
 }
 
 async fn ask(spec: &Spec, resolver: &Resolver, tls: Option<&Tls>, index: u64) -> Result<(u64, Vec<Listed>), String> {
-    let token = spec.token.as_ref().map(|token| token.header("")).transpose()?;
+    let token = spec.token.as_ref().map(|token| credentials("", token)).transpose()?;
     let fields = token.into_iter().map(|token| (TOKEN, token)).collect();
     let answer = api::get(resolver, &spec.url, tls, &target(spec, index), fields, DEADLINE).await;
     let answer = answer.map_err(|(_, reason)| reason)?;

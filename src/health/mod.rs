@@ -25,7 +25,6 @@ use tokio::time::{sleep, timeout};
 use self::expect::Expect;
 use self::redis::Login;
 use self::threshold::Threshold;
-use crate::base::hash;
 use crate::endpoint::Health;
 use crate::net::addr::{DialAddr, EndpointAddr};
 use crate::telemetry::series::ProbeResult;
@@ -108,27 +107,6 @@ impl Probe {
     /// Whether it speaks what a listener for HTTP would carry: then TLS may agree on a protocol.
     pub fn is_http(&self) -> bool {
         matches!(self, Self::Http(_) | Self::Grpc { .. })
-    }
-}
-
-/// A password: never shown.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Secret(String);
-
-impl Secret {
-    pub fn new(text: String) -> Self {
-        Self(text)
-    }
-
-    pub fn expose(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Debug for Secret {
-    /// Enough to see that it has changed, too little to find it out.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Secret({:02x})", hash::stable(self.0.as_bytes()) as u8)
     }
 }
 

@@ -1,7 +1,8 @@
 //! The Redis probe: PING, after AUTH where a password is set. An error, such as LOADING, is a failure.
 
+use super::Failed;
 use super::expect::{excerpt, read_until, send};
-use super::{Failed, Secret};
+use crate::base::secret::Secret;
 use crate::tls::io::Io;
 
 /// Longer than any error Redis writes.

@@ -4,11 +4,12 @@ use std::net::SocketAddr;
 
 use super::name::endpoint;
 use super::tls::{self, ClientTls};
+use crate::base::secret::Secret;
 use crate::config::defaults;
 use crate::config::diagnostic::{At, Context, Diagnostic};
 use crate::config::reader::{Fields, Shape, listed, parsed, text};
 use crate::config::value::{Node, Value};
-use crate::discovery::api::{Secret, Url};
+use crate::discovery::api::Url;
 use crate::discovery::kubernetes::PortName;
 use crate::discovery::name::Families;
 use crate::discovery::{self, Listed, Spec, consul, kubernetes};

@@ -5,6 +5,7 @@ use std::time::Duration;
 use http::Method;
 
 use super::name::header_fields;
+use crate::base::secret::Secret;
 use crate::config::defaults;
 use crate::config::diagnostic::{At, Context, Diagnostic};
 use crate::config::reader::{Fields, Shape, listed, mismatch, text};
@@ -12,7 +13,7 @@ use crate::config::value::{Node, Value};
 use crate::health::agent::{self, Place};
 use crate::health::expect::Expect;
 use crate::health::redis::Login;
-use crate::health::{HttpProbe, Probe, Secret, Spec, postgres};
+use crate::health::{HttpProbe, Probe, Spec, postgres};
 use crate::tls::client;
 
 pub const HEALTH: Shape = Shape {
@@ -227,7 +228,7 @@ fn tcp(fields: &Fields<'_>) -> Option<Probe> {
 
 fn redis(fields: &Fields<'_>) -> Option<Probe> {
     is_on(fields, "redis")?;
-    let password = fields.text("password").map(|found| Secret::new(found.value.to_owned()));
+    let password = fields.text("password").map(|found| Secret::new(found.value));
     if let (Some(node), None) = (fields.get("user"), fields.get("password")) {
         let error = Diagnostic::error(node.span, "Redis takes a `user` only with a `password`");
         fields.cx.push(error.label("a password is missing"));

@@ -10,11 +10,12 @@ use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 
 use self::slices::{Slices, Told};
-use super::api::{self, Secret, Tls, Url};
+use super::api::{self, Tls, Url, credentials};
 use super::dns::Resolver;
 use super::feed::{self, Feed, Report, Teller};
 use super::{Answer, Listed, MIN_WAIT, Start, back_off, jittered};
 use crate::base::rng::Rng;
+use crate::base::secret::Secret;
 use crate::tls::{ClientSpec, load};
 
 /// Where a pod finds its service account's.
@@ -225,7 +226,7 @@ impl Api {
         };
         // A proxy on this machine, which is spoken to in the clear, adds its own.
         let (tls, token) = match url.tls {
-            true => (Some(tls(&spec.ca_file)?), Some(Secret::new(&text(&spec.token_file)?))),
+            true => (Some(tls(&spec.ca_file)?), Some(Secret::new(text(&spec.token_file)?))),
             false => (None, None),
         };
         Ok(Self {
@@ -241,7 +242,11 @@ impl Api {
     }
 
     async fn get(&self, resolver: &Resolver, query: &str) -> Result<api::Answer, End> {
-        let token = self.token.as_ref().map(|token| token.header("Bearer ")).transpose()?;
+        let token = self
+            .token
+            .as_ref()
+            .map(|token| credentials("Bearer ", token))
+            .transpose()?;
         let fields = token.into_iter().map(|token| (AUTHORIZATION, token)).collect();
         let target = format!("{}&{query}", self.path);
         Ok(api::get(resolver, &self.url, self.tls.as_ref(), &target, fields, ANSWER).await?)
