@@ -11,6 +11,7 @@ mod purge;
 mod respond;
 mod shadow;
 mod status;
+mod sticky;
 
 use std::convert::Infallible;
 use std::sync::Arc;

@@ -11,6 +11,7 @@ use time::format_description::well_known::Rfc3339;
 use super::caches::{self, CacheStatus};
 use super::endpoints;
 use super::shadow::{self, Shadow};
+use super::sticky::{self, Sticky};
 use crate::base::clock::coarse_ms;
 use crate::control::Operator;
 use crate::control::leaving::Former;
@@ -114,6 +115,8 @@ struct UpstreamStatus {
     unavailable_total: u64,
     /// Of upstreams with a limit.
     queue: Option<Queue>,
+    /// Of upstreams whose clients are bound to endpoints.
+    sticky: Option<Sticky>,
     /// What the algorithms would do; `null`: nobody is asked.
     shadow: Option<Shadow>,
     /// Where its endpoints come from, beside those with a fixed address.
@@ -382,6 +385,7 @@ fn upstream(upstream: &Upstream, sources: Option<&Vec<Arc<Report>>>) -> Upstream
                 .map(|by| (by.label(), upstream.series.sum(|s| s.shed(by))))
                 .into(),
         }),
+        sticky: sticky::of(upstream),
         shadow: shadow::of(upstream),
         sources: sources.into_iter().flatten().map(source).collect(),
         endpoints: upstream

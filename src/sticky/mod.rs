@@ -14,6 +14,7 @@ use arc_swap::ArcSwap;
 
 pub use self::token::Key;
 use self::token::Token;
+use crate::base::hash;
 use crate::endpoint::duty::Duty;
 use crate::endpoint::{Health, State};
 
@@ -46,7 +47,7 @@ pub enum SameSite {
 }
 
 impl SameSite {
-    fn label(self) -> &'static str {
+    pub fn label(self) -> &'static str {
         match self {
             Self::Strict => "Strict",
             Self::Lax => "Lax",
@@ -63,6 +64,14 @@ pub enum Shown {
     Invalid,
     Expired,
     Bound(Bound),
+}
+
+/// What a request's cookies say to one upstream, and to all that read them alike.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Seen {
+    pub shown: Shown,
+    /// [`Sticky::reader`].
+    reader: u64,
 }
 
 /// A client's endpoint.
@@ -91,6 +100,8 @@ pub struct Sticky {
     upstream: Arc<str>,
     /// What stands behind the cookie's value, but for `Secure`.
     attributes: String,
+    /// The same where the same cookies say the same: name, secrets and lifetime are.
+    reader: u64,
     members: ArcSwap<Members>,
 }
 
@@ -121,6 +132,7 @@ impl Sticky {
             spec: spec.clone(),
             upstream: upstream.clone(),
             attributes,
+            reader: reader(spec),
             members: ArcSwap::default(),
         }
     }
@@ -128,6 +140,10 @@ impl Sticky {
     /// The cookie's name.
     pub fn cookie(&self) -> &str {
         &self.spec.cookie
+    }
+
+    pub fn spec(&self) -> &Spec {
+        &self.spec
     }
 
     /// These are the upstream's endpoints from now on.
@@ -141,6 +157,16 @@ impl Sticky {
             }
         }
         self.members.store(Arc::new(members));
+    }
+
+    /// As [`Self::look`], unless somebody who reads them alike has looked `before`.
+    pub fn see<'a>(&self, cookies: impl Iterator<Item = (&'a [u8], &'a [u8])>, now: u32, before: Option<Seen>) -> Seen {
+        before
+            .filter(|seen| seen.reader == self.reader)
+            .unwrap_or_else(|| Seen {
+                shown: self.look(cookies, now),
+                reader: self.reader,
+            })
     }
 
     /// Looks for the cookie among a request's. `now`: seconds since 1970.
@@ -207,6 +233,15 @@ impl Sticky {
         };
         Some(format!("{}={token}{}{secure}", self.spec.cookie, self.attributes))
     }
+}
+
+/// What tells apart who would read a cookie otherwise: a hash, whose secrets are hashed by themselves.
+fn reader(spec: &Spec) -> u64 {
+    let lifetime = spec.max_age.map_or(u64::MAX, |max_age| max_age.as_secs());
+    let ids = spec.keys.iter().map(|key| key.id("", ""));
+    ids.fold(hash::stable_seeded(spec.cookie.as_bytes(), lifetime), |so_far, id| {
+        hash::stable_seeded(&id.to_le_bytes(), so_far)
+    })
 }
 
 /// Whether an endpoint takes requests of its clients. What is not yet known counts as up: clients do not move because

@@ -164,6 +164,44 @@ fn of_several_cookies_the_first_good_one_counts() {
     );
 }
 
+/// As a request to a split asks them one after the other.
+#[test]
+fn a_cookie_is_read_once_for_all_who_read_it_alike() {
+    let of = |spec: &Spec, upstream: &str| {
+        let sticky = Sticky::new(spec, &upstream.into());
+        sticky.set_members([endpoint(1)].iter());
+        sticky
+    };
+    let (one, two) = (of(&spec(&[NEW]), "one"), of(&spec(&[NEW]), "two"));
+    let field = pair(&two, 1, NOW);
+    let seen = one.see(cookies([field.as_bytes()].into_iter()), NOW, None);
+    assert_eq!(one.place(bound(seen.shown)), Place::Gone);
+    let looked = std::cell::Cell::new(false);
+    let again = || {
+        looked.set(false);
+        cookies([field.as_bytes()].into_iter()).inspect(|_| looked.set(true))
+    };
+    let same = two.see(again(), NOW, Some(seen));
+    assert_eq!((two.place(bound(same.shown)), looked.get()), (Place::Open, false));
+    // Another name, other secrets, another lifetime: it may say something else there.
+    for other in [
+        Spec {
+            cookie: "other".into(),
+            ..spec(&[NEW])
+        },
+        spec(&[OLD]),
+        spec(&[OLD, NEW]),
+        Spec {
+            max_age: Some(Duration::from_secs(60)),
+            ..spec(&[NEW])
+        },
+    ] {
+        let other = of(&other, "two");
+        assert_ne!(other.see(again(), NOW + 45, Some(seen)), seen);
+        assert!(looked.get());
+    }
+}
+
 #[test]
 fn attributes_are_those_that_were_asked_for() {
     let plain = sticky(&spec(&[NEW]), &[endpoint(1)]);
@@ -197,7 +235,8 @@ proptest! {
         let sticky = sticky(&spec(&[NEW, OLD]), &[endpoint(1)]);
         let with_name = [b"at=", field.as_slice()].concat();
         for field in [&field, &with_name] {
-            prop_assert!(!matches!(sticky.look(cookies([field.as_slice()].into_iter()), NOW), Shown::Bound(_)));
+            let shown = sticky.look(cookies([field.as_slice()].into_iter()), NOW);
+            prop_assert!(!matches!(shown, Shown::Bound(_)));
         }
     }
 }

@@ -5,6 +5,8 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Barrier};
 
+use serde_json::json;
+
 use crate::harness::client::Reply;
 use crate::harness::{Client, Origin, Proxy, eventually, one_upstream, reply};
 use crate::http2::{whole, with_client};
@@ -86,6 +88,16 @@ fn clients_stay_where_they_are() {
     // Nobody behind sees it.
     assert_eq!(a.last().header("cookie"), "theme=dark; lang=en");
     assert_eq!((results(&proxy, "new"), results(&proxy, "kept")), (2.0, 10.0));
+    let status = &proxy.status()["upstreams"][0]["sticky"];
+    assert_eq!(
+        (&status["cookie"], &status["same_site"], &status["secrets"]),
+        (&json!("at"), &json!("Lax"), &json!(1))
+    );
+    assert_eq!(
+        (&status["requests"]["new"], &status["requests"]["kept"]),
+        (&json!(2), &json!(10))
+    );
+    assert!(!status.to_string().contains(SECRET));
 }
 
 #[test]

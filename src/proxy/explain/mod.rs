@@ -297,7 +297,7 @@ fn forwarded(
     let total = forward.total();
     let own = match forward.split.as_slice() {
         [_] => None,
-        split => sticky::share(split, place.headers),
+        split => sticky::share(split, place.headers).0,
     };
     if own.is_some() {
         told.notes

@@ -33,6 +33,7 @@ use crate::proxy::error::{Kind, ProxyError};
 use crate::proxy::record::Record;
 use crate::route;
 use crate::snapshot::{Action, Forward};
+use crate::sticky::Seen;
 use crate::telemetry::series::Outcome;
 use crate::upstream::{End, Upstream};
 
@@ -119,7 +120,7 @@ async fn act(scope: &Scope<'_>, mut request: Request, record: &mut Record) -> Re
             return Ok(respond::redirect(to, *status, &request.target, fields, &host));
         }
     };
-    let (upstream, key) = choose(scope, forward, &place, record)?;
+    let (upstream, key, seen) = choose(scope, forward, &place, record)?;
     let cached = forward.cache.as_ref();
     // What is in no key is not sent on.
     let all = query;
@@ -148,7 +149,7 @@ async fn act(scope: &Scope<'_>, mut request: Request, record: &mut Record) -> Re
     let session = upstream
         .sticky
         .as_ref()
-        .map(|sticky| Session::begin(scope, sticky, &mut request.fields));
+        .map(|sticky| Session::begin(scope, sticky, seen, &mut request.fields));
     let bound = session.as_ref().and_then(Session::bound);
     let work = Work {
         upstream,
@@ -211,18 +212,19 @@ pub struct Work<'a> {
     pub cut: Cell<Outcome>,
 }
 
-/// The upstream this request falls to, and the hash that binds it to an endpoint.
+/// The upstream this request falls to, the hash that binds it to an endpoint, and what its cookies said if it was that
+/// which decided.
 fn choose<'a>(
     scope: &Scope<'_>,
     forward: &'a Forward,
     place: &KeyParts<'_>,
     record: &mut Record,
-) -> Result<(&'a Arc<Upstream>, Option<u64>), ProxyError> {
-    let share = match forward.split.as_slice() {
-        [only] => Some(only),
-        split => sticky::share(split, place.headers)
-            .or_else(|| forward.share(scope.down.worker.rng.borrow_mut().below(forward.total()))),
+) -> Result<(&'a Arc<Upstream>, Option<u64>, Option<Seen>), ProxyError> {
+    let (own, seen) = match forward.split.as_slice() {
+        [only] => (Some(only), None),
+        split => sticky::share(split, place.headers),
     };
+    let share = own.or_else(|| forward.share(scope.down.worker.rng.borrow_mut().below(forward.total())));
     let Some(share) = share else {
         return Err(ProxyError::new(Kind::Unavailable, "the route has no upstream"));
     };
@@ -231,7 +233,7 @@ fn choose<'a>(
     record.note(|line| line.upstream = Some(share.upstream.name.clone()));
     let hashing = share.upstream.settings.balance.hashing();
     let key = hashing.and_then(|hashing| hashing.key.of(place));
-    Ok((&share.upstream, key))
+    Ok((&share.upstream, key, seen))
 }
 
 /// Attempts until one endpoint answers, none is left, or the failure is not theirs.

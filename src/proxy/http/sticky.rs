@@ -10,7 +10,7 @@ use crate::base::pairs;
 use crate::fields::{Fields, Known};
 use crate::proxy::record::Record;
 use crate::snapshot::Share;
-use crate::sticky::{Bound, Place, Shown, Sticky};
+use crate::sticky::{Bound, Place, Seen, Shown, Sticky};
 use crate::telemetry::reasons::Stuck;
 use crate::upstream::Upstream;
 
@@ -24,22 +24,26 @@ pub struct Session<'a> {
     now: u32,
 }
 
-/// The share of a split whose upstream has the client's endpoint: a client stays with the version it got.
-pub fn share<'a>(split: &'a [Share], fields: &Fields) -> Option<&'a Share> {
-    split.iter().find(|share| {
+/// The share of a split whose upstream has the client's endpoint: a client stays with the version it got. And what its
+/// cookies said.
+pub fn share<'a>(split: &'a [Share], fields: &Fields) -> (Option<&'a Share>, Option<Seen>) {
+    let mut seen = None;
+    let own = split.iter().find(|share| {
         share.upstream.sticky.as_ref().is_some_and(|sticky| {
-            let shown = sticky.look(pairs::cookies(fields.all(Known::Cookie)), now());
-            matches!(shown, Shown::Bound(bound) if sticky.place(bound) == Place::Open)
+            let found = sticky.see(pairs::cookies(fields.all(Known::Cookie)), now(), seen);
+            seen = Some(found);
+            matches!(found.shown, Shown::Bound(bound) if sticky.place(bound) == Place::Open)
         })
-    })
+    });
+    (own, seen)
 }
 
 impl<'a> Session<'a> {
-    /// Reads the cookie and takes it out: it is nobody's business but ours, and would tell responses apart that are
-    /// the same to a cache.
-    pub fn begin(scope: &Scope<'_>, sticky: &'a Sticky, fields: &mut Fields) -> Self {
+    /// Reads the cookie, unless it was `seen`, and takes it out: it is nobody's business but ours, and would tell
+    /// responses apart that are the same to a cache.
+    pub fn begin(scope: &Scope<'_>, sticky: &'a Sticky, seen: Option<Seen>, fields: &mut Fields) -> Self {
         let now = now();
-        let shown = sticky.look(pairs::cookies(fields.all(Known::Cookie)), now);
+        let Seen { shown, .. } = sticky.see(pairs::cookies(fields.all(Known::Cookie)), now, seen);
         if shown != Shown::Nothing {
             take_out(fields, sticky.cookie().as_bytes());
         }
