@@ -8,6 +8,7 @@ use h2::client::SendRequest;
 use http::{HeaderMap, Request, Response, StatusCode};
 
 use crate::harness::h2_origin::H2Origin;
+use crate::harness::h2_wire::*;
 use crate::harness::tls::{Identity, tls_client};
 use crate::harness::{Client, Origin, PATIENCE, Proxy, eventually, get, reply};
 
@@ -277,35 +278,6 @@ fn connections_end_gracefully_when_the_process_drains() {
 
 // ---------------------------------------------------------------------------------------------------------------------
 // Frames by hand (RFC 9113).
-
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-const DATA: u8 = 0;
-const HEADERS: u8 = 1;
-const PRIORITY: u8 = 2;
-const RST_STREAM: u8 = 3;
-const SETTINGS: u8 = 4;
-const PUSH_PROMISE: u8 = 5;
-const PING: u8 = 6;
-const GOAWAY: u8 = 7;
-const WINDOW_UPDATE: u8 = 8;
-const CONTINUATION: u8 = 9;
-const END_STREAM: u8 = 1;
-const END_HEADERS: u8 = 4;
-const PADDED: u8 = 8;
-
-const PROTOCOL_ERROR: u32 = 1;
-const FLOW_CONTROL_ERROR: u32 = 3;
-const FRAME_SIZE_ERROR: u32 = 6;
-const COMPRESSION_ERROR: u32 = 9;
-const ENHANCE_YOUR_CALM: u32 = 11;
-
-fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
-    let len = payload.len() as u32;
-    let mut out = vec![(len >> 16) as u8, (len >> 8) as u8, len as u8, kind, flags];
-    out.extend(stream.to_be_bytes());
-    out.extend(payload);
-    out
-}
 
 /// Literal fields without indexing (RFC 7541 section 6.2.2).
 fn fields(fields: &[(&str, &str)]) -> Vec<u8> {

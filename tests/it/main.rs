@@ -23,6 +23,7 @@ mod drain;
 mod discovery;
 mod http1;
 mod http2;
+mod http2_endpoints;
 mod lifecycle;
 mod limits;
 mod malformed;

@@ -6,6 +6,7 @@ pub mod config;
 pub mod consul;
 pub mod dns;
 pub mod h2_origin;
+pub mod h2_wire;
 pub mod kubernetes;
 pub mod origin;
 pub mod proxy;

@@ -17,6 +17,8 @@ pub const HUP: i32 = 1;
 pub const INT: i32 = 2;
 pub const TERM: i32 = 15;
 pub const USR1: i32 = 10;
+pub const CONT: i32 = 18;
+const STOP: i32 = 19;
 
 /// A running daemon; killed when dropped.
 pub struct Proxy {
@@ -184,6 +186,18 @@ impl Proxy {
             .status()
             .unwrap();
         assert!(status.success());
+    }
+
+    /// Stops all its threads. The signal alone is only a word: each stops when it next runs.
+    #[track_caller]
+    pub fn stop(&self) {
+        self.signal(STOP);
+        let tasks = format!("/proc/{}/task", self.pid());
+        let is_stopped = |task: std::io::Result<std::fs::DirEntry>| {
+            let stat = std::fs::read_to_string(task.unwrap().path().join("stat")).unwrap_or_default();
+            stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('T'))
+        };
+        super::eventually("it is stopped", || std::fs::read_dir(&tasks).unwrap().all(is_stopped));
     }
 
     /// Waits for the process to end by itself.

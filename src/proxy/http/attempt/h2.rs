@@ -64,9 +64,10 @@ fn reason(e: &hyper::Error) -> Option<h2::Reason> {
     h2_error(e)?.reason()
 }
 
-/// The endpoint closes its connection and did nothing with the request (RFC 9113 section 8.7).
+/// The endpoint closes its connection and did nothing with the request (RFC 9113 section 8.7), whatever its reason: its
+/// GOAWAY ends streams above the last one it names alone. Others end when their connection does, as broken.
 fn is_going(e: &hyper::Error) -> bool {
-    h2_error(e).is_some_and(|e| e.is_go_away() && e.reason() == Some(h2::Reason::NO_ERROR))
+    h2_error(e).is_some_and(|e| e.is_go_away() && e.is_remote())
 }
 
 fn h2_error(e: &hyper::Error) -> Option<&h2::Error> {
