@@ -1,11 +1,12 @@
 //! The command probe: a program asked about one endpoint; it passes by exiting with 0.
 //!
-//! The program runs without a shell, in a process group of its own that is killed at the deadline, with an
-//! environment of `PATH` and what it is asked about: secrets of this process are not handed on.
+//! The program runs without a shell, in a process group of its own that is killed at the deadline, and what is left of it
+//! when the program ends: a probe that leaves something behind each time would fill the machine. Its environment is
+//! `PATH` and what it is asked about: secrets of this process are not handed on.
 
 use std::net::SocketAddr;
 use std::pin::pin;
-use std::process::Stdio;
+use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process_group};
@@ -20,7 +21,7 @@ use crate::net::nofile::exhausted;
 
 /// How much of what it prints is kept for the reason.
 const MAX_OUTPUT: usize = 512;
-/// For what it printed and is not read yet when it has ended.
+/// For what it printed and is not read yet when it has ended: what has left its group may hold the other end open.
 const LAST_WORDS: Duration = Duration::from_millis(50);
 
 /// Runs `command` (a program and its arguments). Dropping the future kills it.
@@ -53,18 +54,17 @@ pub async fn run(command: &[String], target: &Target, port: Option<u16>) -> Resu
             false => Failed::Answer(format!("`{program}` cannot be started: {e}")),
         })?;
     let stdout = child.stdout.take();
-    let mut group = Group(child);
+    let mut group = Group::of(child);
     let mut kept = Vec::new();
     let status = {
         let mut reading = pin!(read(stdout, &mut kept));
         let mut at_end = false;
         let status = loop {
             tokio::select! {
-                status = group.0.wait() => break status,
+                status = group.wait() => break status,
                 () = &mut reading, if !at_end => at_end = true,
             }
         };
-        // What it has left behind may hold the other end open.
         if !at_end {
             let _ = timeout(LAST_WORDS, reading).await;
         }
@@ -94,15 +94,36 @@ async fn read(stdout: Option<ChildStdout>, kept: &mut Vec<u8>) {
     }
 }
 
-/// A process and all it has started, killed on drop unless it has ended. (The runtime then collects it.)
-struct Group(Child);
+/// A process and all it has started in its group, killed when the process ends or on drop. (The runtime then collects it.)
+struct Group {
+    leader: Child,
+    /// `None`: killed.
+    id: Option<Pid>,
+}
+
+impl Group {
+    fn of(leader: Child) -> Self {
+        let id = leader.id().and_then(|id| Pid::from_raw(id.cast_signed()));
+        Self { leader, id }
+    }
+
+    async fn wait(&mut self) -> std::io::Result<ExitStatus> {
+        let status = self.leader.wait().await;
+        // At once: while anybody is left in the group its number is taken, and else has hardly been given away yet.
+        self.kill();
+        status
+    }
+
+    fn kill(&mut self) {
+        if let Some(id) = self.id.take() {
+            // Nobody may be left by now.
+            let _ = kill_process_group(id, Signal::KILL);
+        }
+    }
+}
 
 impl Drop for Group {
     fn drop(&mut self) {
-        let pid = self.0.id().and_then(|id| Pid::from_raw(id.cast_signed()));
-        if let Some(pid) = pid {
-            // It may be gone by now: its number stays taken until it is collected.
-            let _ = kill_process_group(pid, Signal::KILL);
-        }
+        self.kill();
     }
 }

@@ -142,8 +142,11 @@ fn commands_are_run_with_their_endpoint_and_killed_in_time() {
         (addr, format!("exec = [\"/bin/sh\", \"-c\", \"{says}\"]")),
         (addr, format!("exec = [\"/bin/sh\", \"-c\", \"{hangs}\"]")),
         (addr, "exec = [\"/nonexistent/check\"]".to_owned()),
-        // What stays behind holds the output open: the end of the command counts.
-        (addr, "exec = [\"/bin/sh\", \"-c\", \"sleep 0.3 & exit 0\"]".to_owned()),
+        // What stays behind holds the output open, even where it has left the group: the end of the command counts.
+        (
+            addr,
+            "exec = [\"/bin/sh\", \"-c\", \"setsid sleep 0.3 & exit 0\"]".to_owned(),
+        ),
     ];
     let checks: Vec<_> = checks.iter().map(|(addr, health)| (*addr, health.as_str())).collect();
     let mut proxy = Proxy::start(&config(&checks));
@@ -166,6 +169,49 @@ fn commands_are_run_with_their_endpoint_and_killed_in_time() {
         let all = Command::new("ps").args(["-eo", "args"]).output().unwrap().stdout;
         !String::from_utf8_lossy(&all).lines().any(|line| line == sleeps)
     });
+}
+
+/// The states of the processes that `parent` has started: `Z` is one that has ended and was not collected.
+fn children(parent: u32) -> String {
+    let ps = Command::new("ps")
+        .args(["--ppid", &parent.to_string(), "-o", "state="])
+        .output();
+    let states = String::from_utf8(ps.unwrap().stdout).unwrap();
+    states.split_whitespace().collect()
+}
+
+#[test]
+fn commands_leave_nothing_behind() {
+    let addr = SocketAddr::from(([127, 0, 0, 9], 7008));
+    let sleeps = format!("sleep {}.25", 200_000 + std::process::id());
+    let sh = |script: &str| format!("exec = [\"/bin/sh\", \"-c\", \"{script}\"]\ntimeout = \"50ms\"");
+    let (hangs, leaves) = (sh(&format!("{sleeps} & {sleeps}")), sh(&format!("{sleeps} & exit 1")));
+    let text = config(&[(addr, &hangs), (addr, &leaves)]).replace("\"2s\"", "\"100ms\"");
+    let proxy = Proxy::start(&text);
+    let probes = |n: usize| {
+        let of = |result| {
+            let labels = format!("upstream=\"u{n}\",endpoint=\"{addr}\",result=\"{result}\"");
+            proxy.metric(&format!("evenkeel_endpoint_probes_total{{{labels}}}"))
+        };
+        of("timeout") + of("wrong_answer")
+    };
+    let asked = |least: f64| eventually("probes", || probes(0) >= least && probes(1) >= least);
+    let descriptors = || std::fs::read_dir(format!("/proc/{}/fd", proxy.pid())).unwrap().count();
+    asked(5.0);
+    let before = descriptors();
+    asked(30.0);
+    let now = descriptors();
+    assert!(now < before + 5, "{now} descriptors, {before} before");
+    // Those of the probes under way may be there.
+    let all = Command::new("ps").args(["-eo", "args"]).output().unwrap().stdout;
+    let left = String::from_utf8_lossy(&all)
+        .lines()
+        .filter(|line| *line == sleeps)
+        .count();
+    assert!(left <= 6, "{left}");
+    let of = children(proxy.pid());
+    assert!(of.len() <= 4, "{of}");
+    eventually("what has ended is collected", || !children(proxy.pid()).contains('Z'));
 }
 
 #[test]
