@@ -210,7 +210,8 @@ fn retries_of_a_failing_upstream_stay_within_their_budget() {
         drop(all.wait_while(count, |count| *count < CLIENTS).unwrap());
         Ok(false)
     });
-    let upstream = "retries = { max = 2, budget = 0.2, min_concurrency = 2, backoff = { base = \"1s\" } }";
+    let upstream = "retries = { max = 2, budget = 0.2, min_concurrency = 2, min_per_second = 0, \
+                    backoff = { base = \"1s\" } }";
     let proxy = Proxy::start(&config(upstream, &[failing.addr]));
     let addr = proxy.addr("web");
     let clients: Vec<_> = (0..CLIENTS)
@@ -223,6 +224,39 @@ fn retries_of_a_failing_upstream_stay_within_their_budget() {
     assert!((1.0..=16.0).contains(&retries), "{retries}");
     assert!(denied(&proxy, "budget") >= 10.0, "{}", denied(&proxy, "budget"));
     eventually("nothing is left", || proxy.metric("evenkeel_endpoint_active") == 0.0);
+}
+
+/// A quarter of all that is under way fails in one moment, before a byte of an answer: each gets its second attempt.
+#[test]
+fn no_request_fails_with_an_endpoint_that_dies() {
+    const CLIENTS: usize = 100;
+    let held = Arc::new((Mutex::new((0, false)), Condvar::new()));
+    let endpoint = || {
+        let held = held.clone();
+        Origin::start(move |_, stream| {
+            let (state, changed) = &*held;
+            let mut state = state.lock().unwrap();
+            state.0 += 1;
+            drop(changed.wait_while(state, |(_, open)| !*open).unwrap());
+            reply(stream, 200, "")
+        })
+    };
+    let endpoints = [endpoint(), endpoint(), endpoint(), endpoint()];
+    let proxy = Proxy::start(&config("", &endpoints.each_ref().map(|origin| origin.addr)));
+    let addr = proxy.addr("web");
+    let clients: Vec<_> = (0..CLIENTS)
+        .map(|_| std::thread::spawn(move || get(addr, "/").status))
+        .collect();
+    let come = || held.0.lock().unwrap().0;
+    eventually("all are under way", || come() == CLIENTS);
+    endpoints[0].kill();
+    // All of them at once, while nobody has been answered.
+    eventually("each has a second attempt", || come() == CLIENTS + CLIENTS / 4);
+    held.0.lock().unwrap().1 = true;
+    held.1.notify_all();
+    let statuses: Vec<_> = clients.into_iter().map(|client| client.join().unwrap()).collect();
+    assert_eq!(statuses, [200; CLIENTS]);
+    assert_eq!(denied(&proxy, "budget"), 0.0);
 }
 
 #[test]

@@ -22,6 +22,7 @@ pub const RETRIES: Shape = Shape {
         "per_try_timeout",
         "budget",
         "min_concurrency",
+        "min_per_second",
         "backoff",
         "buffer",
         "attempts_header",
@@ -47,6 +48,7 @@ pub fn default() -> Spec {
         budget: Share {
             of_active: defaults::RETRY_BUDGET,
             at_least: defaults::RETRY_MIN_CONCURRENCY,
+            per_second: defaults::RETRY_MIN_PER_SECOND,
         },
         backoff: Backoff {
             base: defaults::RETRY_BACKOFF_BASE,
@@ -91,13 +93,25 @@ pub fn read(parent: &Fields<'_>, longest: Duration) -> Spec {
         at_least: fields
             .number("min_concurrency", 0..=1_000_000)
             .unwrap_or(spec.budget.at_least),
+        per_second: fields
+            .number("min_per_second", 0..=1_000_000)
+            .unwrap_or(spec.budget.per_second),
     };
-    if let (0.0, 0, Some(node)) = (spec.budget.of_active, spec.budget.at_least, fields.get("budget")) {
+    let budget = spec.budget;
+    if let (0.0, 0, 0, Some(node)) = (
+        budget.of_active,
+        budget.at_least,
+        budget.per_second,
+        fields.get("budget"),
+    ) {
         let error = Diagnostic::error(
             node.span,
-            "with `budget` and `min_concurrency` both 0 nothing is ever repeated",
+            "with `budget`, `min_concurrency` and `min_per_second` all 0 nothing is ever repeated",
         );
         fields.cx.push(error.help("for no retries at all set `retries = 0`"));
+    }
+    if spec.max == 0 {
+        fields.refuse(&["backoff"], "is for repetitions, and `max = 0` makes none");
     }
     spec.backoff = backoff(&fields, spec.backoff);
     let buffer = fields.size("buffer", 0..=16 << 20, "0B to 16MiB");

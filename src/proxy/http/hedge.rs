@@ -116,6 +116,7 @@ fn second(asked: &Asked<'_>, first: u32) -> Option<(Active, Permit)> {
         return None;
     }
     let settings = &asked.upstream.settings;
+    // Within the share alone: savings are for what would fail without them.
     let permit = settings
         .repeating
         .begin(settings.retry.budget, || asked.upstream.active())?;

@@ -123,11 +123,12 @@ impl Retry {
         self.permit = None;
         // What reached no endpoint has cost them nothing, and repeating it makes no more of it than it was.
         if !unsent {
-            let permit = asked
-                .upstream
-                .settings
-                .repeating
-                .begin(spec.budget, || asked.upstream.active());
+            let permit =
+                asked
+                    .upstream
+                    .settings
+                    .repeating
+                    .begin_or_spend(spec.budget, Instant::now().into_std(), || asked.upstream.active());
             self.permit = Some(permit.ok_or(Denied::Budget)?);
         }
         if attempts == 1

@@ -45,6 +45,7 @@ fn upstream(balance: Spec, one_in: Option<u32>) -> Upstream {
             budget: Share {
                 of_active: 1.0,
                 at_least: 1,
+                per_second: 0,
             },
             backoff: Backoff {
                 base: Duration::ZERO,
@@ -57,9 +58,9 @@ fn upstream(balance: Spec, one_in: Option<u32>) -> Upstream {
         p95: None,
         limits: None,
         sticky: None,
+        timed: true,
         shadow: one_in.map(|one_in| Sampling {
             one_in,
-            timed: true,
             ledger: Arc::default(),
         }),
     };
