@@ -99,6 +99,19 @@ impl<'a> Fields<'a> {
         present.filter(|key| keys.contains(&key.value.as_str())).collect()
     }
 
+    /// Every key that is written, and those of the tables within as `table.key`.
+    pub fn written(&self) -> Vec<At<String>> {
+        let mut all = Vec::new();
+        for (key, node) in &self.table.0 {
+            all.push(key.clone());
+            if let Value::Table(within) = &node.value {
+                let dotted = |(inner, _): &Entry| inner.with(format!("{}.{}", key.value, inner.value));
+                all.extend(within.0.iter().map(dotted));
+            }
+        }
+        all
+    }
+
     pub fn text(&self, key: &str) -> Option<At<&'a str>> {
         text(self.cx, self.get(key)?)
     }

@@ -2,6 +2,7 @@
 
 mod binds;
 mod caches;
+mod doubts;
 mod files;
 mod routes;
 mod sticky;
@@ -80,7 +81,7 @@ pub fn compile(cx: &Context<'_>, schema: Schema) -> Option<Plan> {
         .filter_map(|listener| compile_listener(cx, listener, &schema, &mut upstreams))
         .collect();
     let mut caches = Names::new("cache", schema.caches.iter().map(|c| &c.name), is_partial);
-    let planned_routes = routes::compile(cx, &schema, &mut listeners, &mut upstreams, &mut caches);
+    let (planned_routes, positions) = routes::compile(cx, &schema, &mut listeners, &mut upstreams, &mut caches);
     let planned_caches = caches::compile(cx, &schema);
     let planned_upstreams: Vec<Upstream> = schema
         .upstreams
@@ -99,6 +100,7 @@ pub fn compile(cx: &Context<'_>, schema: Schema) -> Option<Plan> {
     if cx.errors() > 0 {
         return None;
     }
+    doubts::check(cx, &schema, &planned_routes, &positions);
     for (upstream, used) in schema.upstreams.iter().zip(upstreams.used) {
         if !used {
             let message = format!("nothing uses the upstream `{}`", upstream.name.value);

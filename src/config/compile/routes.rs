@@ -10,19 +10,19 @@ use crate::config::schema::listener::Serve;
 use crate::config::schema::{Schema, action, route};
 use crate::route::{Matcher, PathMatch, unreachable};
 
-/// The routes of the plan, in the same order; those with errors are left out.
+/// The routes of the plan, in the same order, and where in `schema.routes` each was written; those with errors are left
+/// out.
 pub fn compile(
     cx: &Context<'_>,
     schema: &Schema,
     listeners: &mut Names<'_>,
     upstreams: &mut Names<'_>,
     caches: &mut Names<'_>,
-) -> Vec<Route> {
+) -> (Vec<Route>, Vec<usize>) {
     let names = names(cx, schema);
     let before = cx.errors();
     let mut is_whole = schema.routes.iter().all(|route| route.is_whole);
     let mut planned = Vec::new();
-    // Positions in `schema.routes` of those planned.
     let mut positions = Vec::new();
     for (n, (written, name)) in schema.routes.iter().zip(names).enumerate() {
         let for_listeners = for_listeners(cx, written, schema, listeners);
@@ -48,7 +48,7 @@ pub fn compile(
     if is_whole && cx.errors() == before && !schema.is_partial {
         check_service(cx, schema, &planned);
     }
-    planned
+    (planned, positions)
 }
 
 /// Each route's name; those without one are called by their number. Reports names used twice.

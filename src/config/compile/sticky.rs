@@ -102,7 +102,7 @@ pub fn check(cx: &Context<'_>, schema: &Schema, routes: &[Route]) {
 }
 
 /// Where a tcp listener names the upstream.
-fn by_tcp(schema: &Schema, upstream: &str) -> Option<Span> {
+pub fn by_tcp(schema: &Schema, upstream: &str) -> Option<Span> {
     let listeners = schema.listeners.iter().filter_map(|listener| match &listener.serve {
         Some(Serve::Tcp(tcp)) => Some(tcp),
         _ => None,

@@ -45,7 +45,7 @@ pub fn read(fields: &Fields<'_>, h2: bool, min_idle: usize) -> Option<Limits> {
     if let Some(connections) = max_connections_per_endpoint {
         check_connections(fields, connections, max_active_per_endpoint.filter(|_| !h2), min_idle);
     }
-    let adaptive = adaptive_limit(fields);
+    let adaptive = adaptive_limit(fields, max_active_per_endpoint);
     let queue = queue(fields);
     let keys = [
         "max_active",
@@ -103,8 +103,8 @@ fn check_connections(fields: &Fields<'_>, connections: u32, active: Option<u32>,
     }
 }
 
-/// `true`, `false` or a table.
-fn adaptive_limit(fields: &Fields<'_>) -> Option<adaptive::Spec> {
+/// `true`, `false` or a table. `most`: what no endpoint may have more of anyhow.
+fn adaptive_limit(fields: &Fields<'_>, most: Option<u32>) -> Option<adaptive::Spec> {
     let cx = fields.cx;
     let node = fields.get("adaptive_limit")?;
     let default = adaptive::Spec {
@@ -140,6 +140,15 @@ fn adaptive_limit(fields: &Fields<'_>) -> Option<adaptive::Spec> {
         let error = Diagnostic::error(node.span, format!("`initial` cannot be {initial}"));
         cx.push(error.label(format!("expected `min` to `max`, {} to {}", spec.min, spec.max)));
     }
+    if let (Some(max), Some(most)) = (max, most)
+        && let (true, Some(node)) = (max > most, table.get("max"))
+    {
+        let error = Diagnostic::error(
+            node.span,
+            "the limit never gets there: `max_active_per_endpoint` comes before",
+        );
+        cx.push(error.label(format!("expected at most `max_active_per_endpoint`, {most}")));
+    }
     Some(spec)
 }
 
@@ -151,6 +160,9 @@ fn queue(fields: &Fields<'_>) -> queue::Spec {
     if let Some(fields) = fields.get("queue").and_then(|node| Fields::of(fields.cx, node, &QUEUE)) {
         spec.size = fields.number("size", 0..=100_000).unwrap_or(spec.size);
         spec.timeout = fields.duration("timeout", Duration::from_millis(1), spec.timeout);
+        if spec.size == 0 {
+            fields.refuse(&["timeout"], "is for those who wait, and `size = 0` lets nobody wait");
+        }
     }
     spec
 }

@@ -84,6 +84,10 @@ fn table_of(fields: &Fields<'_>) -> Spec {
             .cx
             .push(Diagnostic::error(key.map_or(fields.span, |node| node.span), message));
     }
+    if let (0.0, Some(node)) = (spec.max_ejected, fields.get("max_ejected")) {
+        let error = Diagnostic::error(node.span, "with `max_ejected = 0` nothing is ever ejected");
+        fields.cx.push(error.help("write `outlier = false`"));
+    }
     let comparing = ["success_rate", "failure_rate", "latency"];
     if !spec.compares() {
         let reason = "is for comparisons, which are all off";

@@ -14,6 +14,8 @@ use crate::route::{Matcher, PathMatch};
 pub struct Route {
     pub name: Option<At<String>>,
     pub span: Span,
+    /// Its keys.
+    pub written: Vec<At<String>>,
     /// `None`: all HTTP listeners.
     pub listeners: Option<At<Vec<At<String>>>>,
     pub matcher: Matcher,
@@ -88,6 +90,7 @@ pub fn read(cx: &Context<'_>, node: &Node) -> Option<Route> {
     Some(Route {
         name,
         span: fields.span,
+        written: fields.written(),
         listeners,
         matcher,
         action,

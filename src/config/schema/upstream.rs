@@ -23,6 +23,8 @@ use crate::pool::Protocol;
 #[derive(Debug)]
 pub struct Upstream {
     pub name: At<String>,
+    /// Its keys.
+    pub written: Vec<At<String>>,
     /// `None`: `auto`.
     pub balance: At<Option<crate::balance::Spec>>,
     pub spread: Spread,
@@ -127,6 +129,7 @@ pub fn read(cx: &Context<'_>, name: &At<String>, node: &Node) -> Option<Upstream
         });
     Some(Upstream {
         name: name.clone(),
+        written: fields.written(),
         spread: balance::spread(&fields, balance.value.as_ref()),
         balance,
         shadow_sample: shadow_sample(&fields),
