@@ -184,9 +184,9 @@ impl World {
                 adaptive: limits.adaptive.is_some(),
             }),
             sticky: plan.sticky.clone(),
+            timed: uses.routed,
             shadow: plan.shadow_sample.map(|one_in| Sampling {
                 one_in,
-                timed: uses.routed,
                 ledger: kept.ledger.clone(),
             }),
         };

@@ -193,14 +193,18 @@ impl Session {
             let counters = active.endpoint().series.local(worker.id);
             counters.outcome(outcome).add(1);
             active.endpoint().streak.took(outcome);
+            // Where routes lead as well it is known how long answers take, of which connecting says nothing.
+            let tells = !upstream.settings.timed;
             let end = match outcome {
-                Outcome::Success => {
+                Outcome::Success if tells => {
                     counters.latency.observe(took);
-                    upstream::End::Answered
+                    Some(upstream::End::Answered)
                 }
-                _ => upstream::End::Failed,
+                Outcome::Success => None,
+                outcome if outcome.is_ours() => None,
+                _ => Some(upstream::End::Failed),
             };
-            if !outcome.is_ours() {
+            if let Some(end) = end {
                 upstream.report(active.endpoint(), worker.id, now.into_std(), took, end);
             }
             match dialled {

@@ -72,6 +72,9 @@ pub struct Settings {
     pub limits: Option<Limits>,
     /// Clients are bound to endpoints.
     pub sticky: Option<sticky::Spec>,
+    /// How long work takes is known: routes lead here. Of connections at Layer 4 it is not, but for how long connecting
+    /// took.
+    pub timed: bool,
     /// Which picks are put to the other algorithms too; `None`: none.
     pub shadow: Option<Sampling>,
 }

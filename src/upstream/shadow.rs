@@ -9,7 +9,7 @@
 //! the imbalance: what would be under way at each, if all went on taking the time they take (Little's law), at
 //! the busiest over the mean.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -32,8 +32,6 @@ const ENOUGH: f64 = 20.0;
 pub struct Sampling {
     /// One in so many, on average.
     pub one_in: u32,
-    /// How long work takes is known. Of connections of Layer 4 it is not: all are taken to last alike.
-    pub timed: bool,
     /// Survives reloads with the upstream.
     pub ledger: Arc<Ledger>,
 }
@@ -114,11 +112,11 @@ impl Upstream {
     /// Charges the algorithms for what was sampled since the last call, and makes those for the next samples. Control calls
     /// this once a second.
     pub fn score(&self, now: Instant) {
-        let Some(Sampling { ledger, timed, .. }) = &self.settings.shadow else {
+        let Some(Sampling { ledger, .. }) = &self.settings.shadow else {
             return;
         };
         let how = How {
-            timed: *timed,
+            timed: self.settings.timed,
             feeds: !self.settings.balance.wants_latency(),
         };
         ledger.lock().look(&self.members(), now, how);
@@ -149,6 +147,7 @@ impl Ledger {
 
 #[derive(Clone, Copy)]
 struct How {
+    /// Else all work is taken to last alike.
     timed: bool,
     /// What endpoints take is not reported, as the algorithm in use does not ask, and told here for the one that does.
     feeds: bool,
@@ -156,21 +155,23 @@ struct How {
 
 impl Inner {
     fn look(&mut self, members: &[Member], now: Instant, how: How) {
-        let mut old = std::mem::take(&mut self.endpoints);
+        let picks: Vec<_> = members.iter().map(|member| member.endpoint.tally.take()).collect();
+        // Nobody was asked: what endpoints do meanwhile is seen when somebody is.
+        if picks.iter().flatten().all(|n| *n == 0) {
+            return;
+        }
         let p99 = self.recent_p99();
         for endpoint in members.iter().map(|member| &member.endpoint) {
-            let mut seen = old.remove(&endpoint.id).unwrap_or_default();
-            let news = seen.look(endpoint);
+            let news = self.endpoints.entry(endpoint.id).or_default().look(endpoint);
             if how.feeds
                 && let Some(sample) = news.sample(p99)
             {
                 endpoint.latency.observe(now, sample);
             }
-            self.endpoints.insert(endpoint.id, seen);
         }
-        let picks: Vec<_> = members.iter().map(|member| member.endpoint.tally.take()).collect();
-        if picks.iter().flatten().all(|n| *n == 0) {
-            return;
+        if self.endpoints.len() > members.len() {
+            let here: HashSet<u32> = members.iter().map(|member| member.endpoint.id).collect();
+            self.endpoints.retain(|id, _| here.contains(id));
         }
         // Of whom nothing is known yet is expected what the others do.
         let mut usual = Expected::default();
