@@ -7,7 +7,7 @@ mod world;
 use evenkeel::balance::Spec;
 
 use self::scenarios::scenario;
-use self::world::{Outcome, run};
+use self::world::{Outcome, run, run_fewest_of_all};
 
 fn outcome(name: &str, spec: &Spec) -> Outcome {
     run(&scenario(name, 20_000), spec, 1)
@@ -68,6 +68,19 @@ fn connections_are_spread_best_by_their_number() {
     let tcp = of(TCP);
     for other in [Spec::RoundRobin, Spec::Random, Spec::P2c, HTTP] {
         assert!(tcp < of(other.clone()), "{}", other.label());
+    }
+}
+
+/// Of 1,000 endpoints `least_connections` looks at 32.
+#[test]
+fn drawing_is_hardly_worse_than_looking_at_all() {
+    for (name, more) in [("100 endpoints", 1.1), ("1,000 endpoints", 1.25)] {
+        let (drawn, all) = (
+            outcome(name, &Spec::LeastConnections),
+            run_fewest_of_all(&scenario(name, 20_000), 1),
+        );
+        assert!(drawn.imbalance <= more * all.imbalance, "{name}: {drawn:?} for {all:?}");
+        assert!(drawn.p99_ms <= 1.05 * all.p99_ms, "{name}: {drawn:?} for {all:?}");
     }
 }
 

@@ -124,9 +124,27 @@ struct Proxy {
     tail: Tail,
 }
 
+/// Makes the balancer of one proxy.
+type Make<'a> = &'a dyn Fn(&[Candidate], &Memory) -> Box<dyn Balancer>;
+
+/// The fewest under way of all, however many there are: what drawing is compared with.
+#[derive(Debug)]
+struct FewestOfAll(Vec<Arc<State>>);
+
+impl Balancer for FewestOfAll {
+    fn pick(&self, cx: &mut PickContext<'_>) -> Option<usize> {
+        let untried = |(_, endpoint): &(usize, &Arc<State>)| !cx.tried.contains(&endpoint.id);
+        let all = || self.0.iter().enumerate().filter(untried);
+        let fewest = all().map(|(_, endpoint)| endpoint.active()).min()?;
+        let equals = || all().filter(|(_, endpoint)| endpoint.active() == fewest);
+        let (count, nth) = (equals().count() as u64, cx.rng.next_u64());
+        equals().nth((nth % count) as usize).map(|(position, _)| position)
+    }
+}
+
 struct World<'a> {
     scenario: &'a Scenario,
-    spec: &'a Spec,
+    make: Make<'a>,
     rng: Rng,
     start: Instant,
     now: u64,
@@ -143,7 +161,25 @@ struct World<'a> {
 }
 
 pub fn run(scenario: &Scenario, spec: &Spec, seed: u64) -> Outcome {
-    let mut world = World::new(scenario, spec, seed);
+    run_with(
+        scenario,
+        &|candidates, memory| balance::build(spec, candidates, memory),
+        seed,
+    )
+}
+
+/// As `least_connections` would do if it always looked at all.
+pub fn run_fewest_of_all(scenario: &Scenario, seed: u64) -> Outcome {
+    let endpoint = |candidate: &Candidate| candidate.endpoint.clone();
+    run_with(
+        scenario,
+        &|candidates, _| Box::new(FewestOfAll(candidates.iter().map(endpoint).collect())),
+        seed,
+    )
+}
+
+fn run_with(scenario: &Scenario, make: Make<'_>, seed: u64) -> Outcome {
+    let mut world = World::new(scenario, make, seed);
     world.schedule(0, Event::Arrival);
     if scenario.fault == Fault::Rolling {
         let every = (scenario.requests as f64 * world.interval() / scenario.endpoints as f64) as u64;
@@ -159,9 +195,9 @@ pub fn run(scenario: &Scenario, spec: &Spec, seed: u64) -> Outcome {
 }
 
 impl<'a> World<'a> {
-    fn new(scenario: &'a Scenario, spec: &'a Spec, seed: u64) -> Self {
+    fn new(scenario: &'a Scenario, make: Make<'a>, seed: u64) -> Self {
         let proxies = (0..scenario.proxies)
-            .map(|_| Proxy::new(scenario.endpoints, spec))
+            .map(|_| Proxy::new(scenario.endpoints, make))
             .collect();
         let endpoint = |_| Endpoint {
             busy: 0,
@@ -174,7 +210,7 @@ impl<'a> World<'a> {
         });
         Self {
             scenario,
-            spec,
+            make,
             rng: Rng::new(seed),
             start: Instant::now(),
             now: 0,
@@ -213,7 +249,7 @@ impl<'a> World<'a> {
             }
             Event::Seen => {
                 let up: Vec<usize> = (0..self.endpoints.len()).filter(|n| self.looks_up(*n)).collect();
-                self.proxies.iter_mut().for_each(|proxy| proxy.rebuild(&up, self.spec));
+                self.proxies.iter_mut().for_each(|proxy| proxy.rebuild(&up, self.make));
             }
         }
     }
@@ -372,7 +408,7 @@ impl<'a> World<'a> {
 }
 
 impl Proxy {
-    fn new(endpoints: usize, spec: &Spec) -> Self {
+    fn new(endpoints: usize, make: Make<'_>) -> Self {
         let state = |id: u32| {
             let addr = SocketAddr::from((Ipv4Addr::from(0x0A00_0000 + id), 80));
             Arc::new(State::new(
@@ -386,22 +422,22 @@ impl Proxy {
         let memory = Memory::default();
         let mut proxy = Self {
             states: (0..endpoints as u32).map(state).collect(),
-            balancer: balance::build(spec, &[], &memory),
+            balancer: make(&[], &memory),
             candidates: Vec::new(),
             memory,
             tail: Tail::default(),
         };
-        proxy.rebuild(&(0..endpoints).collect::<Vec<_>>(), spec);
+        proxy.rebuild(&(0..endpoints).collect::<Vec<_>>(), make);
         proxy
     }
 
-    fn rebuild(&mut self, up: &[usize], spec: &Spec) {
+    fn rebuild(&mut self, up: &[usize], make: Make<'_>) {
         let candidate = |n: &usize| Candidate {
             endpoint: self.states[*n].clone(),
             weight: UNIT,
         };
         let candidates: Vec<_> = up.iter().map(candidate).collect();
-        self.balancer = balance::build(spec, &candidates, &self.memory);
+        self.balancer = make(&candidates, &self.memory);
         self.candidates = up.to_vec();
     }
 }
