@@ -87,6 +87,7 @@ fn upstream(name: &str, endpoints: u32) -> Upstream {
             budget: Share {
                 of_active: 0.2,
                 at_least: 3,
+                per_second: 10,
             },
             backoff: Backoff { base: long, max: long },
             buffer: 0,
@@ -97,6 +98,7 @@ fn upstream(name: &str, endpoints: u32) -> Upstream {
         limits: None,
         sticky: None,
         shadow: None,
+        timed: true,
     };
     Upstream::new(
         "u".into(),

@@ -186,8 +186,10 @@ fn a_connection_that_is_closed_as_a_post_comes_fails_none() {
     }
 }
 
+type Holding = (Origin, Sender<()>, Receiver<(bool, bool)>, Arc<AtomicUsize>);
+
 /// Answers its first request when it is let go; says then how its connection ended.
-fn holding() -> (Origin, Sender<()>, Receiver<(bool, bool)>, Arc<AtomicUsize>) {
+fn holding() -> Holding {
     let (go, held) = channel::<()>();
     let (ended, end) = channel();
     let (held, ended) = (Mutex::new(held), Mutex::new(ended));

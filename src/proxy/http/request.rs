@@ -212,6 +212,9 @@ pub struct Work<'a> {
     pub cut: Cell<Outcome>,
 }
 
+/// An upstream, the hash that binds a request to an endpoint of it, and what a split has read of the client's cookie.
+type Chosen<'a> = (&'a Arc<Upstream>, Option<u64>, Option<Seen>);
+
 /// The upstream this request falls to, the hash that binds it to an endpoint, and what its cookies said if it was that
 /// which decided.
 fn choose<'a>(
@@ -219,7 +222,7 @@ fn choose<'a>(
     forward: &'a Forward,
     place: &KeyParts<'_>,
     record: &mut Record,
-) -> Result<(&'a Arc<Upstream>, Option<u64>, Option<Seen>), ProxyError> {
+) -> Result<Chosen<'a>, ProxyError> {
     let (own, seen) = match forward.split.as_slice() {
         [only] => (Some(only), None),
         split => sticky::share(split, place.headers),
